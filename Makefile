@@ -1,0 +1,70 @@
+# Everything stays in this checkout. pip's own settings (index, offline wheels, proxies) are used as they are.
+VENV  := .venv
+BIN   := $(VENV)/bin
+
+# The scripts of a venv name the folder that it was made in: a checkout that was moved has no stamp.
+PLACE := $(shell printf %s "$(CURDIR)" | cksum | cut -d ' ' -f 1)
+STAMP := $(VENV)/.installed-$(PLACE)
+
+# What the installation depends on. Their content counts; a new date alone only renews the stamp.
+INPUTS      := setup.cfg constraints.txt
+FINGERPRINT := cksum $(INPUTS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint lock clean
+.SUFFIXES:
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Install the locked versions into .venv (PYTHON=... chooses the interpreter)
+
+run: $(STAMP) ## Start the whole stack: NATS, a Router, a worker, the gateway
+	@exec $(BIN)/beamline-gateway dev
+
+test: $(STAMP) ## Run the test suite (ARGS="-k decide" for a part of it)
+	$(BIN)/pytest $(ARGS)
+
+lint: $(STAMP) ## Check style, types and the import law
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# One lock for every supported Python and platform; the second has the lowest versions that setup.cfg allows.
+COMPILE := $(BIN)/uv pip compile setup.cfg --universal --python-version 3.11 --upgrade --quiet \
+	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+# Needs any uv here, not a fresh installation: setup.cfg may ask for what the present lock refuses.
+lock: | $(BIN)/uv ## Renew constraints.txt and constraints-min.txt
+	$(COMPILE) --all-extras --output-file constraints.txt
+	$(COMPILE) --extra test --resolution lowest-direct --output-file constraints-min.txt
+
+$(BIN)/uv:
+	@$(MAKE) --no-print-directory setup
+
+clean: ## Remove all that make, tox and the tools have made here, the devstack's store too
+	rm -rf $(VENV) .tox .devstack build dist reports *.egg-info .coverage .coverage.* \
+		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name .git -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+$(STAMP): $(INPUTS)
+	@if [ -x $(BIN)/python ] && $(FINGERPRINT) | cmp -s - $@; then touch $@; exit 0; fi; \
+	set -e; \
+	for candidate in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+		if $$candidate -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			found=$$candidate; break; \
+		fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then \
+		echo "make: no Python 3.11 or newer with venv and ensurepip was found (on Debian: apt install python3-venv)." >&2; \
+		echo "make: name one with: make setup PYTHON=/path/to/python3.12" >&2; \
+		exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$($$found -V) ($$found) ..."; \
+	$$found -m venv --clear $(VENV); \
+	echo "Installing the versions of constraints.txt (a minute or two the first time) ..."; \
+	$(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt setuptools; \
+	$(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt --no-build-isolation --editable '.[all]'; \
+	$(FINGERPRINT) > $@; \
+	echo "Done. Next: make run"
