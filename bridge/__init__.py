@@ -1,0 +1,44 @@
+"""The NATS bridge: one asyncio loop on a thread of its own, one connection, one way in.
+
+These names are all that other packages may use.
+"""
+
+from bridge.bridge import Bridge, Health, Service
+from bridge.bucket import Bucket, Entry
+from bridge.bus import Bus, NoObserver, Observer
+from bridge.config import BridgeConfig, BucketSpec, ConsumerSpec, StreamSpec, Tls
+from bridge.consumer import Delivery, Reject
+from bridge.errors import BridgeError, Closed, NotSent, Refusal, Refused, Unknown
+from bridge.exchange import Message, PubAck
+from bridge.permissions import covers as subject_covers
+from bridge.permissions import required_permissions
+from bridge.resources import Finding
+
+__all__ = [
+    "Bridge",
+    "BridgeConfig",
+    "BridgeError",
+    "Bucket",
+    "BucketSpec",
+    "Bus",
+    "Closed",
+    "ConsumerSpec",
+    "Delivery",
+    "Entry",
+    "Finding",
+    "Health",
+    "Message",
+    "NoObserver",
+    "NotSent",
+    "Observer",
+    "PubAck",
+    "Refusal",
+    "Refused",
+    "Reject",
+    "Service",
+    "StreamSpec",
+    "Tls",
+    "Unknown",
+    "required_permissions",
+    "subject_covers",
+]
