@@ -1,0 +1,87 @@
+"""Once: the way of a request that has an id, around its one hop: local replay, hop, remember, answer."""
+
+from __future__ import annotations
+
+from flask import Response, g
+
+from gateway import json
+from gateway.context import RequestContext
+from gateway.door import respond
+from gateway.errors import conflict
+from gateway.idempotency import Conflict, Held, HttpId, Keep, Outcome, Record, Replay, State
+from gateway.operations import decide
+from gateway.operations.outgoing import Outgoing
+from gateway.operations.publish import Publication, publish_once
+from gateway.runtime import runtime
+
+
+def publish(publication: Publication) -> Response:
+    """Answer a publish: from this worker's memory, or by claim and publish on the loop."""
+    parts = runtime()
+    if (known := _known(publication.record_key, publication.fingerprint)) is not None:
+        publication.on_claimed(False)
+        return known
+    first = publication.first(parts.bridge.server_now())
+    published = parts.cross(
+        lambda bus: publish_once(bus, publication, first),
+        publication.context.deadline,
+        publishing=True,
+    )
+    return _answer(
+        publication.record_key, publication.fingerprint, published.outcome, published.held
+    )
+
+
+def decide_once(
+    key: HttpId, fingerprint: str, outgoing: Outgoing, context: RequestContext
+) -> Response:
+    """Answer a decide with an id: from this worker's memory, or under the id's lease."""
+    parts = runtime()
+    record_key = key.record_key(decide.DECIDE)
+    count = parts.counter(key.tenant_id, key.key_type)
+    if (known := _known(record_key, fingerprint)) is not None:
+        count(False)
+        return known
+    wanted = Record.new(State.IN_PROGRESS, fingerprint, context, parts.bridge.server_now())
+    settled = parts.cross(
+        lambda bus: decide.ask_once(bus, parts.leases, key, wanted, outgoing, context, count),
+        context.deadline,
+        publishing=False,
+    )
+    if settled.keep is Keep.REPLAY:
+        return _answer(record_key, fingerprint, settled.outcome, settled.held)
+    g.replayed = not settled.held.mine
+    return respond(settled.outcome.body, settled.outcome.status, _headers(g.replayed, None))
+
+
+def _known(record_key: str, fingerprint: str) -> Response | None:
+    try:
+        replay = runtime().replays.get(record_key, fingerprint)
+    except Conflict:
+        raise conflict() from None
+    if replay is None:
+        return None
+    g.replayed = True
+    headers = _headers(True, replay.expires_in_seconds)
+    return Response(replay.body, replay.status, headers, mimetype="application/json")
+
+
+def _answer(record_key: str, fingerprint: str, outcome: Outcome, held: Held) -> Response:
+    body = json.dumps(outcome.body)
+    expires_in = None
+    if held.expires_at is not None:
+        replay = Replay(outcome.status, body, fingerprint, held.expires_at)
+        expires_in = replay.expires_in_seconds
+        runtime().replays.put(record_key, replay)
+    g.replayed = not held.mine
+    headers = _headers(g.replayed, expires_in)
+    return Response(body, outcome.status, headers, mimetype="application/json")
+
+
+def _headers(replayed: bool, expires_in_seconds: int | None) -> dict[str, str]:
+    if not replayed:
+        return {}
+    headers = {"Idempotency-Replayed": "true"}
+    if expires_in_seconds is not None:
+        headers["Idempotency-Expires"] = str(expires_in_seconds)
+    return headers

@@ -1,0 +1,49 @@
+"""Probes and metrics: for orchestrators, load balancers and Prometheus. No credentials, no NATS call."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from gateway.door import respond
+from gateway.runtime import runtime
+from gateway.telemetry import metrics
+
+blueprint = Blueprint("operational", __name__)
+
+
+@blueprint.get("/livez")
+def livez() -> Response:
+    """Whether this process and its loop thread live. Never depends on NATS."""
+    alive = runtime().bridge.health().loop_alive
+    return respond({"status": "ok" if alive else "failed"}, 200 if alive else 503)
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """Whether requests can succeed now; says what is missing."""
+    parts = runtime()
+    health = parts.bridge.health()
+    missing = list(health.missing)
+    if parts.draining.is_set():
+        missing.insert(0, "draining: this worker is stopping")
+    findings = [str(finding) for finding in health.findings]
+    body = {
+        "status": "not_ready" if missing else "ready",
+        "missing": missing,
+        "findings": findings,
+    }
+    return respond(body, 503 if missing else 200)
+
+
+@blueprint.get("/health")
+@blueprint.get("/_health")
+def health() -> Response:
+    """For older clients: the gateway answers."""
+    return respond({"status": "ok", "service": "beamline-gateway"})
+
+
+@blueprint.get("/metrics")
+def metrics_route() -> Response:
+    """The Prometheus exposition of all workers of this instance."""
+    body, content_type = metrics.render(request.headers.get("Accept", ""))
+    return Response(body, 200, content_type=content_type)

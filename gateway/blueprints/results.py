@@ -1,0 +1,146 @@
+"""``GET /api/v1/results/{assignment_id}`` (long poll) and ``GET /api/v1/results/stream`` (server-sent events)."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from flask import Blueprint, Response, g, request
+
+from gateway import json
+from gateway.blueprints.query import load_query
+from gateway.door import respond
+from gateway.errors import ErrorCode, GatewayError, invalid_request
+from gateway.idempotency import result_key
+from gateway.operations.results import Feed, Filter
+from gateway.runtime import Runtime, context, runtime
+from gateway.schemas import ResultQuery, StreamQuery
+
+blueprint = Blueprint("results", __name__, url_prefix="/api/v1/results")
+_RESULT: Final = ResultQuery()
+_STREAM: Final = StreamQuery()
+_READ_SECONDS: Final = 2.0
+_SLICE_SECONDS: Final = 0.25
+"""How often a waiting request looks whether its client is still there, and whether the worker is stopping."""
+
+
+@blueprint.get("/<path:assignment_id>")
+@blueprint.get("", defaults={"assignment_id": None})
+def result(assignment_id: str | None) -> Response:
+    """The result of an assignment, waiting for it up to ``wait_ms``."""
+    query = load_query(_RESULT)
+    assignment_id = assignment_id or query.get("assignment_id")
+    if assignment_id is None:
+        raise invalid_request("assignment_id is required, in the path or as ?assignment_id=.")
+    key = result_key(context().tenant, assignment_id=assignment_id)
+    waiting = _Waiting(runtime(), Feed(key, Filter()), patient=False)
+    try:
+        for found in waiting.until(time.monotonic() + query["wait_ms"] / 1000):
+            if found:
+                return respond({"ok": True, "result": found[0], "context": context().correlation()})
+    finally:
+        waiting.leave()
+    raise GatewayError(ErrorCode.NOT_FOUND, "There is no result of this assignment (yet).")
+
+
+@blueprint.get("/stream")
+def stream() -> Response:
+    """Results as they come, as server-sent events."""
+    query = load_query(_STREAM)
+    if ("assignment_id" in query) == ("request_id" in query):
+        raise invalid_request("either assignment_id or request_id is required, not both.")
+    key = result_key(
+        context().tenant,
+        assignment_id=query.get("assignment_id"),
+        request_id=query.get("request_id"),
+    )
+    wanted = Filter(
+        provider_id=query.get("provider_id"),
+        provider_exclude=frozenset(query.get("provider_exclude", ())),
+    )
+    waiting = _Waiting(runtime(), Feed(key, wanted), patient=True)
+    events = _events(waiting, query["heartbeat_ms"] / 1000, query["close_after_ms"] / 1000)
+    response = Response(events, 200, mimetype="text/event-stream")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"
+    # Called by the server at the end of the response, even where its first byte was never sent. The request's
+    # place at the gate goes with it: the thread is busy until then.
+    response.call_on_close(waiting.leave)
+    response.call_on_close(runtime().gate.leave)
+    g.inside = False
+    return response
+
+
+def _events(
+    waiting: _Waiting, heartbeat_seconds: float, close_after_seconds: float
+) -> Iterator[bytes]:
+    end = time.monotonic() + close_after_seconds
+    yield b": open\n\n"
+    while (now := time.monotonic()) < end:
+        heard = False
+        for found in waiting.until(min(end, now + heartbeat_seconds)):
+            for one in found:
+                heard = True
+                yield b"event: result\ndata: " + json.dumps(one) + b"\n\n"
+            if heard:
+                break
+        if waiting.over:
+            return
+        if not heard:
+            yield b"event: heartbeat\ndata: {}\n\n"
+
+
+class _Waiting:
+    """A request that waits, in slices, so that a client that went and a worker that stops are noticed at once."""
+
+    def __init__(self, parts: Runtime, feed: Feed, *, patient: bool) -> None:
+        if not parts.waiting.acquire(blocking=False):
+            raise GatewayError(
+                ErrorCode.OVERLOADED, "This worker has as many waiting requests as it takes."
+            )
+        self._parts = parts
+        self._feed = feed
+        self._patient = patient
+        self._left = False
+        self._socket: socket.socket | None = request.environ.get("gunicorn.socket")
+        self.over = False
+
+    def until(self, end: float) -> Iterator[list[dict[str, Any]]]:
+        """What each slice brought, until ``end``; ends early when nobody waits any more."""
+        while not self.over:
+            sliced = min(end, time.monotonic() + _SLICE_SECONDS)
+            yield self._slice(sliced)
+            if time.monotonic() >= end:
+                return
+            self.over = self._parts.draining.is_set() or self._client_is_gone()
+
+    def _slice(self, end: float) -> list[dict[str, Any]]:
+        try:
+            return self._parts.cross(
+                lambda bus: self._feed.next(bus, end), end + _READ_SECONDS, publishing=False
+            )
+        except GatewayError:
+            if not self._patient:
+                raise
+            # An open stream outlives an outage of NATS; results that come meanwhile are read after it.
+            time.sleep(max(0.0, end - time.monotonic()))
+            return []
+
+    def leave(self) -> None:
+        """Give the place back; more than once is allowed."""
+        if not self._left:
+            self._left = True
+            self.over = True
+            self._parts.waiting.release()
+
+    def _client_is_gone(self) -> bool:
+        if self._socket is None:
+            return False
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except (BlockingIOError, InterruptedError):
+            return False
+        except (OSError, ValueError):
+            return True

@@ -1,0 +1,34 @@
+"""``POST /api/v1/routes/decide``."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from gateway.blueprints import once
+from gateway.blueprints.body import load, take_ids
+from gateway.door import respond
+from gateway.idempotency import KeyType, fingerprint, mark_http_id
+from gateway.operations import decide
+from gateway.runtime import context, runtime
+from gateway.schemas import DecideRequest
+
+blueprint = Blueprint("routes", __name__, url_prefix="/api/v1/routes")
+_SCHEMA = DecideRequest()
+
+
+@blueprint.post("/decide")
+def decide_route() -> Response:
+    """Ask the Router which provider takes a task."""
+    parts = runtime()
+    request = load(_SCHEMA, id_field=KeyType.ASSIGNMENT_ID, id_required=False)
+    parts.allowlists.check_policy(request.get("policy_id"))
+    take_ids(request, request_id=True)
+    ctx = context()
+    outgoing = decide.compose_request(request, ctx, subject=parts.settings.decide_subject)
+    if (assignment_id := request.get(KeyType.ASSIGNMENT_ID)) is not None:
+        key = mark_http_id(ctx.tenant, KeyType.ASSIGNMENT_ID, assignment_id)
+        return once.decide_once(key, fingerprint(request), outgoing, ctx)
+    reply = parts.cross(
+        lambda bus: decide.ask(bus, outgoing, ctx.deadline), ctx.deadline, publishing=False
+    )
+    return respond(decide.read_reply(reply, ctx))

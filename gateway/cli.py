@@ -1,0 +1,81 @@
+"""The ``beamline-gateway`` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import click
+
+from gateway.operator import dlq, streams
+from gateway.settings import Settings, SettingsError, variables
+
+CONFIGURATION_ERROR = 2
+
+
+@click.group()
+@click.version_option(package_name="beamline-gateway")
+def main() -> None:
+    """HTTP gateway in front of NATS. Configured by the environment; see `settings`."""
+
+
+@main.command()
+def serve() -> None:
+    """Run the gateway under gunicorn (GATEWAY_BIND, WEB_CONCURRENCY, GATEWAY_THREADS)."""
+    _settings()
+    # Replaces this process: signals and the exit code are gunicorn's own.
+    os.execv(
+        sys.executable,
+        [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "-c",
+            "python:gateway.gunicorn_conf",
+            "gateway.wsgi:app",
+        ],
+    )
+
+
+@main.command()
+@click.option("--bind", default=None, help="host:port to listen on (default: GATEWAY_BIND).")
+def dev(bind: str | None) -> None:
+    """Run everything on this machine: NATS, reference Router and worker, gateway with 2 workers."""
+    from gateway.devstack.stack import run_dev
+
+    sys.exit(run_dev(bind or os.environ.get("GATEWAY_BIND") or "127.0.0.1:8080"))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+def settings(as_json: bool) -> None:
+    """Print the effective settings; secrets are hidden."""
+    effective = _settings()
+    shown = {variable.name: variable.shown(effective) for variable in variables()}
+    if as_json:
+        click.echo(json.dumps(shown, indent=2))
+        return
+    width = max(map(len, shown))
+    for variable in variables():
+        mark = " " if shown[variable.name] == (variable.default or "") else "*"
+        click.echo(f"{mark} {variable.name:<{width}}  {shown[variable.name]}")
+    click.echo("\n* differs from the default")
+
+
+main.add_command(dlq)
+main.add_command(streams)
+
+
+def _settings() -> Settings:
+    """The settings, or the end of the process with a line for each wrong variable."""
+    try:
+        return Settings.from_environ(os.environ)
+    except SettingsError as error:
+        for problem in error.problems:
+            click.echo(f"{problem}", err=True)
+        sys.exit(CONFIGURATION_ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""The door: what happens around every view, in the order of precedence.
+
+::
+
+    arrive    ids, phase, deadline; the in-flight gate              503 overloaded
+    (span)    the Flask instrumentation starts the server span
+    enter     unknown path or method                                404 / 405, before any credential is asked for
+              authenticate                                          401
+              tenant of the principal                               403
+              headers of the request                                400
+    view      body → operation → answer
+    answer    X-Request-ID, X-Trace-ID, metrics, access line
+    leave     the gate
+
+Whatever is raised on the way becomes the contract's one error body.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import Any, Final
+
+from flask import Flask, Response, g, request
+from opentelemetry import trace
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from gateway import context as ctx
+from gateway import json
+from gateway.access import Allowlists
+from gateway.context import RequestContext
+from gateway.errors import ErrorCode, ErrorType, GatewayError, denied, invalid_request
+from gateway.gate import Gate
+from gateway.identity import Authenticator, Unauthenticated
+from gateway.settings import Settings
+from gateway.telemetry import metrics
+from gateway.telemetry.logging import ACCESS
+from gateway.telemetry.tracing import Tracing, current_trace_id, trace_id_wanted
+
+_log = logging.getLogger(__name__)
+
+PROBES: Final = frozenset(
+    {"operational.livez", "operational.readyz", "operational.health", "operational.metrics_route"}
+)
+"""Always answered, even when the gate is shut; logged at debug level."""
+OPEN_BLUEPRINTS: Final = frozenset({"docs", "operational"})
+"""Need no credentials (design, section 6)."""
+
+
+class Door:
+    """Installs itself around an app's views; see the module's docstring."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        authenticator: Authenticator,
+        allowlists: Allowlists,
+        tracing: Tracing,
+        gate: Gate,
+    ) -> None:
+        self._settings = settings
+        self._authenticator = authenticator
+        self._allowlists = allowlists
+        self._tracing = tracing
+        self._gate = gate
+
+    def install(self, app: Flask) -> None:
+        """Register the hooks; the order of registration is the order of the steps."""
+        app.before_request(self._arrive)
+        self._tracing.instrument(app)
+        app.before_request(self._enter)
+        app.after_request(self._answer)
+        app.teardown_request(self._leave)
+        app.register_error_handler(GatewayError, _error_response)
+        app.register_error_handler(HTTPException, _http_error_response)
+        app.register_error_handler(Exception, _internal_error_response)
+
+    # -- the steps ----------------------------------------------------------------------------------
+
+    def _arrive(self) -> None:
+        now = time.monotonic()
+        headers = request.headers
+        g.arrived_at = now
+        g.error = None
+        g.inside = False
+        g.replayed = False
+        given_trace = headers.get("X-Trace-ID")
+        trace_id = ctx.normal_trace_id(given_trace) if given_trace is not None else None
+        # Read by the id generator when the span that follows is a root.
+        trace_id_wanted.set(trace_id)
+        given_request = headers.get("X-Request-ID")
+        valid_request = given_request is not None and ctx.ID_PATTERN.fullmatch(given_request)
+        timeout_seconds, g.bad_header = self._timeout(headers.get("X-Request-Timeout-Ms"))
+        if given_trace is not None and trace_id is None:
+            g.bad_header = "X-Trace-ID must be 32 hex digits (not all zero) or a UUIDv4"
+        if given_request is not None and not valid_request:
+            g.bad_header = "X-Request-ID must be 1 to 128 printable ASCII characters without blanks"
+        g.context = RequestContext(
+            request_id=given_request if valid_request and given_request else ctx.new_request_id(),
+            trace_id=trace_id or "",
+            trace_id_given=trace_id is not None,
+            cp_phase=ctx.cp_phase_of(headers.get("X-CP-Phase"), self._settings.default_cp_phase),
+            timeout_seconds=timeout_seconds,
+            deadline=now + timeout_seconds,
+        )
+
+    def _enter(self) -> None:
+        context: RequestContext = g.context
+        if not context.trace_id:
+            context = replace(context, trace_id=current_trace_id() or ctx.new_trace_id())
+            g.context = context
+        if request.endpoint in PROBES:
+            return
+        span = trace.get_current_span()
+        # Before anything can refuse: refused requests are looked for by their phase, too.
+        span.set_attribute("cp_phase", context.cp_phase)
+        g.inside = self._gate.enter()
+        if not g.inside:
+            raise GatewayError(
+                ErrorCode.OVERLOADED, "This worker is at its limit of requests at work; try again."
+            )
+        if request.routing_exception is not None or OPEN_BLUEPRINTS & {*request.blueprints}:
+            return
+        g.context = context = replace(context, principal=self._authenticate())
+        span.set_attribute("tenant_id", context.tenant)
+        self._allowlists.check_tenant(context.tenant)
+        if g.bad_header is not None:
+            raise invalid_request(g.bad_header + ".")
+
+    def _answer(self, response: Response) -> Response:
+        context: RequestContext = g.context
+        response.headers["X-Request-ID"] = context.request_id
+        response.headers["X-Trace-ID"] = context.trace_id
+        seconds = time.monotonic() - g.arrived_at
+        route = request.url_rule.rule if request.url_rule is not None else "none"
+        method = metrics.method_label(request.method)
+        status = response.status_code
+        metrics.CP_REQUESTS.labels(context.cp_phase, route, method, str(status)).inc()
+        metrics.CP_LATENCY.labels(context.cp_phase, route, method).observe(seconds)
+        log = ACCESS.debug if request.endpoint in PROBES and status < 500 else ACCESS.info
+        error: GatewayError | None = g.error
+        log(
+            "request",
+            route=route,
+            method=method,
+            status=status,
+            latency_ms=round(seconds * 1000, 3),
+            tenant=context.tenant_id,
+            request_id=context.request_id,
+            trace_id=context.trace_id,
+            cp_phase=context.cp_phase,
+            replayed=g.replayed,
+            **({"error_type": error.error_type, "error_code": error.code} if error else {}),
+        )
+        return response
+
+    def _leave(self, _error: BaseException | None) -> None:
+        if g.pop("inside", False):
+            self._gate.leave()
+        trace_id_wanted.set(None)
+
+    # -- their details --------------------------------------------------------------------------------
+
+    def _authenticate(self) -> Any:
+        try:
+            principal = self._authenticator.authenticate(request.headers, request.remote_addr or "")
+        except Unauthenticated as error:
+            raise GatewayError(
+                ErrorCode.UNAUTHORIZED, str(error), headers={"WWW-Authenticate": error.challenge}
+            ) from None
+        named = request.headers.get("X-Tenant-ID")
+        if named is not None and named != principal.tenant_id:
+            raise denied("X-Tenant-ID names a tenant that is not the caller's.")
+        return principal
+
+    def _timeout(self, header: str | None) -> tuple[float, str | None]:
+        """The request's time in seconds, and what is wrong with the header if something is."""
+        most_ms = self._settings.router_timeout_ms
+        if header is None:
+            return most_ms / 1000, None
+        if not (header.isascii() and header.isdigit() and len(header) <= 9 and int(header) > 0):
+            return most_ms / 1000, "X-Request-Timeout-Ms must be a whole number of milliseconds"
+        return min(int(header), most_ms) / 1000, None
+
+
+def respond(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return Response(json.dumps(body), status, headers, mimetype="application/json")
+
+
+def _error_response(error: GatewayError) -> Response:
+    g.error = error
+    context: RequestContext = g.context
+    body = error.body({**context.correlation(), "tenant_id": context.tenant_id})
+    return respond(body, error.status, error.headers)
+
+
+_HTTP_CODES: Final = {
+    400: ErrorCode.INVALID_REQUEST,
+    404: ErrorCode.NOT_FOUND,
+    405: ErrorCode.METHOD_NOT_ALLOWED,
+    413: ErrorCode.PAYLOAD_TOO_LARGE,
+    415: ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+}
+_SENTENCES: Final = {
+    404: "There is nothing at this path.",
+    405: "This path does not take that method.",
+}
+
+
+def _http_error_response(error: HTTPException) -> Response:
+    """What Flask and Werkzeug raise themselves, in the contract's body."""
+    status = error.code or 500
+    if status < 400:
+        return Response(status=status, headers=error.get_headers(request.environ))
+    if status >= 500:
+        return _internal_error_response(error)
+    headers = {}
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    sentence = _SENTENCES.get(status, "The request cannot be read.")
+    # Beside the contract's own there are the likes of 416, of a range in a static file: the client's mistake, too.
+    code = _HTTP_CODES.get(status, ErrorCode.INVALID_REQUEST)
+    return _error_response(GatewayError(code, sentence, status=status, headers=headers))
+
+
+def _internal_error_response(error: Exception) -> Response:
+    _log.exception("a view failed", exc_info=error)
+    return _error_response(
+        GatewayError(
+            ErrorCode.INTERNAL,
+            "The gateway failed; the request's trace id finds it in the log.",
+            error_type=ErrorType.INTERNAL_GATEWAY,
+        )
+    )

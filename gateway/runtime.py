@@ -1,0 +1,76 @@
+"""Runtime: the parts that a request needs, reachable from the app that serves it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar, cast
+
+from flask import current_app, g
+
+from bridge import Bridge, BridgeError, Bus
+from gateway.access import Allowlists
+from gateway.context import RequestContext
+from gateway.errors import conflict, from_bridge, in_progress
+from gateway.gate import Gate
+from gateway.idempotency import Conflict, InProgress, KeyType, Leases, Replays
+from gateway.settings import Settings
+from gateway.telemetry import metrics
+from gateway.telemetry.metrics import TenantLabel
+
+T = TypeVar("T")
+EXTENSION: Final = "beamline_gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Made once an app (`gateway.app.create_app`); ``draining`` is set when the worker is asked to stop;
+    ``waiting`` counts long polls and open streams."""
+
+    settings: Settings
+    bridge: Bridge
+    allowlists: Allowlists
+    tenant_label: TenantLabel
+    replays: Replays
+    leases: Leases
+    gate: Gate
+    waiting: threading.BoundedSemaphore
+    draining: threading.Event = field(default_factory=threading.Event)
+
+    def cross(
+        self, operation: Callable[[Bus], Awaitable[T]], deadline: float, *, publishing: bool
+    ) -> T:
+        """The one hop of a request: run ``operation`` on the bridge's loop until ``deadline``.
+
+        Raises GatewayError for what the bridge says (`gateway.errors.from_bridge`) and for an id that another
+        request holds.
+        """
+        try:
+            return self.bridge.run(operation, deadline)
+        except BridgeError as error:
+            raise from_bridge(error, publishing=publishing) from error
+        except Conflict:
+            raise conflict() from None
+        except InProgress:
+            raise in_progress() from None
+
+    def counter(self, tenant_id: str, key_type: KeyType) -> Callable[[bool], None]:
+        """Counts a request as the first of its id (True) or a repeat (False)."""
+        tenant = self.tenant_label(tenant_id)
+
+        def count(first: bool) -> None:
+            metric = metrics.IDEMPOTENCY_MISS if first else metrics.IDEMPOTENCY_HIT
+            metric.labels(tenant, key_type).inc()
+
+        return count
+
+
+def runtime() -> Runtime:
+    """The runtime of the app at work."""
+    return cast(Runtime, current_app.extensions[EXTENSION])
+
+
+def context() -> RequestContext:
+    """The context of the request at work."""
+    return cast(RequestContext, g.context)
