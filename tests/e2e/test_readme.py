@@ -1,0 +1,108 @@
+"""The README's requests, pasted in their order, give the answers that are printed there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.devstack.ports import PortReservation
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+PRINTED_AT = "http://127.0.0.1:8080"
+BLOCK = re.compile(r"```(sh|json)\n(.*?)```", re.DOTALL)
+#: What differs from paste to paste.
+PLACEHOLDERS = {
+    "<TRACE>": r"[0-9a-f]{32}",
+    "<ID>": r"[!-~]+?",
+    "<SEQ>": r"\d+",
+    "<MS>": r"\d{13}",
+}
+
+
+@pytest.fixture(scope="module")
+def devstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The gateway's address, as `make run` starts it."""
+    folder = tmp_path_factory.mktemp("readme")
+    log = folder / "log"
+    with PortReservation() as port, log.open("wb") as output:
+        bind = port.address
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway.cli", "dev", "--bind", bind],
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**_environment(), "PYTHONPATH": str(ROOT)},
+        )
+        try:
+            wait_until(
+                lambda: "is ready at" in log.read_text() or process.poll() is not None,
+                60,
+                lambda: log.read_text(),
+            )
+            assert process.poll() is None, log.read_text()
+            yield f"http://{bind}"
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0, log.read_text()
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "GATEWAY_BIND"}
+
+
+def _pairs() -> list[tuple[str, str]]:
+    """Each request and the answer printed under it, from the section "Try it"."""
+    readme = (ROOT / "README.md").read_text()
+    section = readme[readme.index("## Try it") : readme.index("## Run it for real")]
+    blocks = [(kind, text.strip()) for kind, text in BLOCK.findall(section)]
+    return [
+        (command, answer)
+        for (kind, command), (next_kind, answer) in zip(blocks, blocks[1:], strict=False)
+        if kind == "sh" and next_kind == "json"
+    ]
+
+
+def _paste(command: str, base_url: str, now: str) -> str:
+    script = f"NOW={now}\n{command.replace(PRINTED_AT, base_url)}"
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def _pattern(answer: str, now: str) -> str:
+    pattern = re.escape(answer.replace("<NOW>", now))
+    for placeholder, stands_for in PLACEHOLDERS.items():
+        pattern = pattern.replace(re.escape(placeholder), stands_for)
+    return pattern
+
+
+def test_every_request_pasted_gives_the_answer_printed_under_it(devstack: str) -> None:
+    pairs = _pairs()
+    assert len(pairs) >= 6
+    now = f"{int(time.time())}000"
+    for command, answer in pairs:
+        output = _paste(command, devstack, now)
+        body = output.split("\n\n")[-1]
+        assert re.fullmatch(_pattern(answer, now), body), f"{command}\n{body}\n{answer}"
+
+
+def test_the_assignment_pasted_twice_is_replayed(devstack: str) -> None:
+    command = next(command for command, _ in _pairs() if "/assignments" in command)
+    now = f"{int(time.time())}001"
+    first, second = (_paste(command, devstack, now) for _ in range(2))
+    assert "Idempotency-Replayed" not in first
+    assert "Idempotency-Replayed: true" in second
+    assert second.split("\n\n")[-1] == first.split("\n\n")[-1]
+
+
+def test_the_two_commands_lead() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert readme.index("make run") < readme.index("make test") < readme.index("## Try it")

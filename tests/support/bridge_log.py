@@ -1,0 +1,41 @@
+"""What asyncio says when a task or a future was forgotten; it says it in the log only."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+_COMPLAINTS = (
+    "exception was never retrieved",
+    "Task was destroyed",
+    "never awaited",
+    "Exception in callback",
+    "Unclosed",
+)
+
+
+@pytest.fixture
+def nothing_forgotten(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fails a test after which asyncio complains, or a closed loop holds a task that never ended."""
+    yield
+    gc.collect()
+    records = [*caplog.get_records("setup"), *caplog.get_records("call"), *caplog.records]
+    complaints = [
+        record.getMessage()
+        for record in records
+        if any(complaint in record.getMessage() for complaint in _COMPLAINTS)
+    ]
+    assert complaints == []
+    assert unended_tasks() == []
+
+
+def unended_tasks() -> list[str]:
+    """Tasks of loops that are closed: nothing will ever run them."""
+    return [
+        repr(task)
+        for task in gc.get_objects()
+        if isinstance(task, asyncio.Task) and not task.done() and task.get_loop().is_closed()
+    ]

@@ -1,0 +1,67 @@
+"""Reading /proc: children, marks and memory of processes that the tests started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+_PROC: Final = Path("/proc")
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def children_of(pid: int) -> list[int]:
+    """The direct, living children of a process, whichever of its threads started them."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in (_PROC / str(pid) / "task").iterdir():
+            with contextlib.suppress(OSError):
+                found += [int(word) for word in (task / "children").read_text().split()]
+    return sorted(child for child in found if is_alive(child))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended and waits to be collected does not."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text()
+    except OSError:
+        return False
+    # The command's name stands in brackets and may hold anything; the state follows the last one.
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def command_of(pid: int) -> str:
+    """The command line, for messages."""
+    with contextlib.suppress(OSError):
+        raw = (_PROC / str(pid) / "cmdline").read_bytes()
+        return raw.replace(b"\0", b" ").decode(errors="replace").strip()
+    return "(gone)"
+
+
+def resident_bytes(pid: int) -> int:
+    """The process's resident memory in bytes; 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        return int((_PROC / str(pid) / "statm").read_text().split()[1]) * _PAGE_BYTES
+    return 0
+
+
+def open_descriptors(pid: int) -> int:
+    """How many file descriptors the process holds; 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        return len(list((_PROC / str(pid) / "fd").iterdir()))
+    return 0
+
+
+def marked_processes(mark: str) -> dict[int, int]:
+    """pid → parent's pid of every living process whose environment holds ``mark``."""
+    wanted = mark.encode()
+    found: dict[int, int] = {}
+    for entry in _PROC.iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if wanted in (entry / "environ").read_bytes() and is_alive(int(entry.name)):
+                stat = (entry / "stat").read_text()
+                found[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    return found
