@@ -42,7 +42,6 @@ def create_app(settings: Settings, bridge: Bridge, tracing: Tracing | None = Non
     """The WSGI app over a bridge, which it does not start. Makes no thread and no connection."""
     app = Flask("gateway", static_folder=None)
     app.json = OrjsonProvider(app)
-    app.config["MAX_CONTENT_LENGTH"] = settings.body_max_bytes
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False
     allowlists = Allowlists.of(settings.tenant_allowlist, settings.policy_allowlist)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
 import click
 
 from gateway.operator import dlq, streams
 from gateway.settings import Settings, SettingsError, variables
 
+OUT_OF_DATE = 1
 CONFIGURATION_ERROR = 2
 
 
@@ -61,6 +63,24 @@ def settings(as_json: bool) -> None:
         mark = " " if shown[variable.name] == (variable.default or "") else "*"
         click.echo(f"{mark} {variable.name:<{width}}  {shown[variable.name]}")
     click.echo("\n* differs from the default")
+
+
+@main.command(hidden=True)
+@click.option("--check", is_flag=True, help="Write nothing; fail if a document is out of date.")
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default="docs",
+    show_default=True,
+)
+def docs(check: bool, folder: Path) -> None:
+    """Write the documents that are made from declarations."""
+    from gateway import documentation
+
+    stale = documentation.outdated(folder) if check else documentation.write(folder)
+    for path in stale:
+        click.echo(f"{path}: {'out of date; run `beamline-gateway docs`' if check else 'written'}")
+    sys.exit(OUT_OF_DATE if check and stale else 0)
 
 
 main.add_command(dlq)

@@ -25,6 +25,7 @@ from gateway.settings import Settings
 from gateway.telemetry.logging import config_dict
 
 _settings = Settings.from_environ(os.environ)
+_FIRST_CONNECT_SECONDS = 1.0
 _BRIDGE_CLOSE_SECONDS = 3.0
 _TRACING_CLOSE_SECONDS = 1.5
 _METRICS_PREFIX = "beamline-gateway-metrics-"
@@ -65,10 +66,15 @@ def on_exit(server: Arbiter) -> None:
 
 
 def post_worker_init(worker: ThreadWorker) -> None:
-    """Start the bridge; it connects in the background, so that a worker boots without NATS."""
+    """Start the bridge. It connects in the background, so that a worker boots without NATS.
+
+    Where NATS is there, the worker takes its first request only when it can be answered: one that replaces another
+    under load would otherwise refuse some.
+    """
     from gateway.wsgi import app, bridge
 
     bridge.start()
+    bridge.wait_ready(_FIRST_CONNECT_SECONDS)
     _drain_on_sigterm(worker, app.extensions["beamline_gateway"].draining)
 
 
