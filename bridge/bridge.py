@@ -237,7 +237,6 @@ class Bridge:
         for subject, verb in violations.items():
             patterns = (p for p in required[verb] if covers(p.lower(), subject))
             sentence = f"may not {verb} to {next(patterns, subject)}"
-            finding = Finding("account", sentence, blocking=True)
-            if finding not in known:
-                refused[finding] = None
+            if not any(f"{finding.message} ".startswith(f"{sentence} ") for finding in known):
+                refused[Finding("account", sentence, blocking=True)] = None
         return tuple(refused)

@@ -32,6 +32,7 @@ from bridge.exchange import (
 from bridge.resources import Audit
 
 MSG_ID_HEADER: Final = "Nats-Msg-Id"
+_SUBSCRIBE_SECONDS: Final = 5.0
 
 
 class Observer(Protocol):
@@ -133,7 +134,8 @@ class Bus:
         try:
             try:
                 # Without the round trip a request sent right after could still find no responder.
-                await client.flush()
+                async with asyncio.timeout(_SUBSCRIBE_SECONDS):
+                    await self._connection.flush(client)
             except Exception as error:
                 raise translate(error) from error
             yield (

@@ -123,7 +123,7 @@ class Connection:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_WATCH_SECONDS):
                     await closed.wait()
-            if not client.is_reconnecting:
+            if client.is_connected:
                 self._stirred_at = time.monotonic()
             elif self._is_up.is_set():
                 _abort(client)
@@ -131,10 +131,23 @@ class Connection:
                 _log.warning("NATS: the client does not try to connect any more; making a new one")
                 return
 
+    @staticmethod
+    async def flush(client: Client) -> None:
+        """Return when the server has taken everything that was handed over before. The caller bounds it.
+
+        nats-py's ping is written at once and overtakes what still waits to be written; its flush alone is no barrier.
+        """
+        while client.pending_data_size and client.is_connected:
+            await asyncio.sleep(0.001)
+        await client.flush()
+
     async def close(self, timeout: float) -> None:
         """Flush what was sent, then close; never raises, never longer than ``timeout`` seconds."""
         self._closing = True
+        up = self._up
         self._cancel_up()
+        if up is not None:  # services give back what they have in hand, on this connection
+            await asyncio.wait({up}, timeout=timeout / 4)
         client = self._client
         if client is None:
             return
@@ -142,8 +155,8 @@ class Connection:
         # frozen server, leaves tasks behind whose failures nobody reads.
         with contextlib.suppress(Exception):
             if client.is_connected:
-                async with asyncio.timeout(timeout / 2):
-                    await client.flush()
+                async with asyncio.timeout(timeout / 4):
+                    await self.flush(client)
         await _end(client, timeout / 2)
 
     async def renew(self) -> None:
@@ -245,10 +258,12 @@ class Connection:
 
 async def _end(client: Client, timeout: float) -> None:
     """Close the client; never raises, never longer than ``timeout`` seconds."""
-    # Closing writes first what is still to be written, and may raise (ConnectionResetError while disconnected).
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(timeout):
-            await client.close()
+    # A task of its own: closing writes first what is still to be written, and may end with ConnectionResetError or,
+    # when it cancels what waits for the same socket, with a CancelledError that is not meant for us.
+    closing = asyncio.ensure_future(client.close())
+    closing.add_done_callback(lambda task: task.cancelled() or task.exception())
+    await asyncio.wait({closing}, timeout=timeout)
+    closing.cancel()
     _abort(client)
 
 

@@ -5,6 +5,7 @@ What is promised:
 * A message is acknowledged only after its handler returned; a crash before that redelivers it.
 * A handler that raises `Reject` refuses the message: it is delivered again after ``backoff_ms``, and at
   delivery number ``max_deliver`` handed to ``on_dead`` and terminated.
+* What is in hand when it is cancelled (a stopping worker) is given back, so that another one takes it at once.
 * Trouble of our own (NATS away, an election) is waited out here, with the server kept informed: it costs no
   delivery and never dead-letters a message.
 * A message that kills its handler (a bug, a crash) ends as well: it is given up before the handler runs at more
@@ -41,6 +42,7 @@ _API_TIMEOUT_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 0.25
 _OWN_TROUBLE_SECONDS: Final = 1.0
 _BUG_SECONDS: Final = 1.0
+_GIVE_BACK_SECONDS: Final = 0.25
 _CRASHES_FORGIVEN: Final = 16
 
 
@@ -114,6 +116,8 @@ class PullConsumer:
         finally:
             for task in running:
                 task.cancel()
+            if running:  # each gives its message back
+                await asyncio.wait(running, timeout=_GIVE_BACK_SECONDS)
             with contextlib.suppress(Exception):
                 await subscription.unsubscribe()
 
@@ -131,6 +135,9 @@ class PullConsumer:
         fetch = asyncio.ensure_future(subscription.fetch(free, timeout=_FETCH_SECONDS))
         try:
             await asyncio.wait({fetch}, timeout=_FETCH_SECONDS * 2)
+        except asyncio.CancelledError:
+            await self._give_back(fetch)
+            raise
         finally:
             if not fetch.done():
                 fetch.cancel()
@@ -161,6 +168,9 @@ class PullConsumer:
                 raise Reject("max_deliver", "delivered too often without an answer", final=True)
             await self._handle(message, delivery)
             await message.ack()
+        except asyncio.CancelledError:
+            await self._again(message, 0)
+            raise
         except Reject as why:
             await self._refuse(message, delivery, why)
         except (nats_errors.Error, OSError) as error:
@@ -200,7 +210,21 @@ class PullConsumer:
                 _log.warning(
                     "dead letter of %s/%d: %s", delivery.stream, delivery.stream_seq, error
                 )
+            except asyncio.CancelledError:
+                await self._again(message, 0)
+                raise
+            except Exception:
+                _log.exception("dead letter of %s/%d", delivery.stream, delivery.stream_seq)
+                await self._again(message, _BUG_SECONDS)
+                return
             await self._wait_out(message)
+
+    async def _give_back(self, fetch: asyncio.Future[list[Msg]]) -> None:
+        """Refuse what a fetch has got that nobody will work on. What is on its way already comes within the bound."""
+        await asyncio.wait({fetch}, timeout=_GIVE_BACK_SECONDS)
+        if fetch.done() and not fetch.cancelled() and fetch.exception() is None:
+            for message in fetch.result():
+                await self._again(message, 0)
 
     @staticmethod
     async def _again(message: Msg, pause_seconds: float) -> None:

@@ -23,7 +23,7 @@ from nats.js import JetStreamContext, api
 from nats.js import errors as js_errors
 
 from bridge.config import BridgeConfig, BucketSpec, StreamSpec
-from bridge.permissions import missing_permissions
+from bridge.permissions import covers, missing_permissions
 
 _API_TIMEOUT_SECONDS: Final = 2.0
 _NAME_IN_USE: Final = 10058
@@ -216,8 +216,11 @@ async def _widen(
         wider["duplicate_window"] = spec.duplicate_window_ms / 1000
     if config.max_age and (spec.max_age_ms == 0 or _ms(config.max_age) < spec.max_age_ms):
         wider["max_age"] = spec.max_age_ms / 1000
-    if missing := [s for s in spec.subjects if s not in (config.subjects or [])]:
-        wider["subjects"] = [*(config.subjects or []), *missing]
+    # A stream takes no overlapping subjects: what a wider one covers goes, what one covers is there already.
+    held = config.subjects or []
+    if missing := [s for s in spec.subjects if not any(covers(have, s) for have in held)]:
+        kept = [have for have in held if not any(covers(s, have) for s in missing)]
+        wider["subjects"] = [*kept, *missing]
     if not wider:
         return info, False
     return await js.update_stream(replace(config, **wider)), True

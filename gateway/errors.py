@@ -183,6 +183,21 @@ def from_router(
     )
 
 
+def as_answered(status: int, body: Mapping[str, Any]) -> GatewayError:
+    """The error behind an error body that was answered before, a kept or shared one of the Router's."""
+    error = body["error"]
+    code, intake = error["code"], error["intake_error_code"]
+    of_intake = intake is not None or code in _INTAKE_CODES
+    return GatewayError(
+        code,
+        error["message"],
+        status=status,
+        error_type=ErrorType.ROUTER_INTAKE if of_intake else ErrorType.ROUTER_RUNTIME,
+        intake_error_code=intake,
+        details=error["details"],
+    )
+
+
 def from_bridge(error: BridgeError, *, publishing: bool) -> GatewayError:
     """What the wire's error means to the client; ``publishing``: the effect was a publish, not a call."""
     match error:

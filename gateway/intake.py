@@ -6,6 +6,7 @@ import time
 
 from bridge import Bus, ConsumerSpec, Delivery, Reject
 from gateway.operations import dead_letters, results
+from gateway.operations.deliveries import headers_of, ids_of
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 from gateway.telemetry.metrics import TenantLabel
@@ -52,17 +53,18 @@ class ResultIntake:
 
     async def _handle(self, bus: Bus, delivery: Delivery) -> None:
         begun = time.monotonic()
-        tenant = self._tenant_label(delivery.headers.get("tenant_id"))
+        tenant_id = headers_of(delivery).get("tenant_id")
         outcome = "failed"
         try:
-            await results.take_in(bus, delivery, self._rules, self._metered)
+            tenant_id = await results.take_in(bus, delivery, self._rules, self._metered)
             outcome = "ok"
         except Reject:
             outcome = "rejected"
+            tenant_id = ids_of(delivery).get("tenant_id")
             raise
         finally:
             redelivered = "true" if delivery.num_delivered > 1 else "false"
-            subject = self._spec.subject
+            subject, tenant = self._spec.subject, self._tenant_label(tenant_id)
             metrics.CONSUMPTION.labels(subject, tenant, outcome, redelivered).inc()
             metrics.CONSUMPTION_LATENCY.labels(subject, tenant).observe(time.monotonic() - begun)
 

@@ -76,14 +76,21 @@ def replay(seqs: tuple[int, ...], all_of_them: bool, tenant: str | None) -> None
     if bool(seqs) == all_of_them:
         raise click.UsageError("name the sequences, or say --all")
     with _bus() as run:
+        letters = [_one(run, seq) for seq in seqs]
         if all_of_them:
             letters = run(lambda bus: _collect(bus, tenant))
-        else:
-            letters = [_one(run, seq) for seq in seqs]
+        lost = 0
         for letter in letters:
-            ack = run(lambda bus, letter=letter: dead_letters.replay(bus, letter))  # type: ignore[misc]
+            try:
+                ack = run(lambda bus, letter=letter: dead_letters.replay(bus, letter))  # type: ignore[misc]
+            except dead_letters.Lost as error:
+                click.echo(str(error), err=True)
+                lost += 1
+                continue
             again = " (was replayed already)" if ack.duplicate else ""
             click.echo(f"{letter.seq} → {ack.stream}/{ack.seq}{again}")
+        if lost:
+            sys.exit(NOT_FOUND)
 
 
 @click.command()

@@ -112,6 +112,7 @@ def env(
 ) -> Any:
     """Declare one variable. ``default`` is written as the environment would; None: not set."""
     return dataclasses.field(
+        repr=not secret,
         metadata={
             "variable": variable,
             "field": field,
@@ -119,7 +120,7 @@ def env(
             "doc": doc,
             "secret": secret,
             "alias": alias,
-        }
+        },
     )
 
 
@@ -409,6 +410,7 @@ class Settings:
         _name("an http(s) URL", r"https?://[^\s]+"),
         None,
         "Collector that traces are sent to; not set: none. The other `OTEL_*` variables keep their meaning.",
+        secret=True,
         alias="OTLP_ENDPOINT",
     )
 

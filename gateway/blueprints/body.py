@@ -41,13 +41,13 @@ _PARSER: Final = _Parser()
 def load(
     schema: Schema, *, id_field: str | None = None, id_required: bool = True
 ) -> dict[str, Any]:
-    """The validated body of the request at work, without the tenant that it repeats.
+    """The validated body of the request at work, without the version and tenant that it repeats.
 
     ``id_field`` makes the request idempotent; the header ``Idempotency-Key`` is another spelling of it. The deadline
     of the context starts when the body has arrived: a slowly sent one does not eat the time of the work.
     """
     data: dict[str, Any] = _PARSER.parse(schema, request, location="json")
-    check_tenant(data)
+    drop_repeated(data)
     if id_field is not None:
         _take_id(data, id_field)
         if id_required and id_field not in data:
@@ -56,8 +56,12 @@ def load(
     return data
 
 
-def check_tenant(data: dict[str, Any]) -> None:
-    """Take the tenant out of ``data``. Raises GatewayError 403 when it is not the caller's own."""
+def drop_repeated(data: dict[str, Any]) -> None:
+    """Take out what a request may repeat or leave out and mean the same: the wire's version, the caller's tenant.
+
+    Raises GatewayError 403 when the tenant is not the caller's own.
+    """
+    data.pop("version", None)
     if data.pop("tenant_id", context().tenant) != context().tenant:
         raise denied("The body names a tenant that is not the caller's.")
 

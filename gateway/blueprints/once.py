@@ -7,7 +7,7 @@ from flask import Response, g
 from gateway import json
 from gateway.context import RequestContext
 from gateway.door import respond
-from gateway.errors import conflict
+from gateway.errors import as_answered, conflict
 from gateway.idempotency import Conflict, Held, HttpId, Keep, Outcome, Record, Replay, State
 from gateway.operations import decide
 from gateway.operations.outgoing import Outgoing
@@ -51,7 +51,8 @@ def decide_once(
     if settled.keep is Keep.REPLAY:
         return _answer(record_key, fingerprint, settled.outcome, settled.held)
     g.replayed = not settled.held.mine
-    return respond(settled.outcome.body, settled.outcome.status, _headers(g.replayed, None))
+    headers = _headers(g.replayed, None) | _refusal(settled.outcome)
+    return respond(settled.outcome.body, settled.outcome.status, headers)
 
 
 def _known(record_key: str, fingerprint: str) -> Response | None:
@@ -63,6 +64,8 @@ def _known(record_key: str, fingerprint: str) -> Response | None:
         return None
     g.replayed = True
     headers = _headers(True, replay.expires_in_seconds)
+    if replay.status >= 400:
+        headers |= _refusal(Outcome(replay.status, json.loads(replay.body)))
     return Response(replay.body, replay.status, headers, mimetype="application/json")
 
 
@@ -74,7 +77,7 @@ def _answer(record_key: str, fingerprint: str, outcome: Outcome, held: Held) -> 
         expires_in = replay.expires_in_seconds
         runtime().replays.put(record_key, replay)
     g.replayed = not held.mine
-    headers = _headers(g.replayed, expires_in)
+    headers = _headers(g.replayed, expires_in) | _refusal(outcome)
     return Response(body, outcome.status, headers, mimetype="application/json")
 
 
@@ -85,3 +88,11 @@ def _headers(replayed: bool, expires_in_seconds: int | None) -> dict[str, str]:
     if expires_in_seconds is not None:
         headers["Idempotency-Expires"] = str(expires_in_seconds)
     return headers
+
+
+def _refusal(outcome: Outcome) -> dict[str, str]:
+    """Make an outcome that is an error known to the access log; the headers that every such answer has."""
+    if outcome.status < 400:
+        return {}
+    g.error = as_answered(outcome.status, outcome.body)
+    return dict(g.error.headers)

@@ -31,11 +31,16 @@ _SLICE_SECONDS: Final = 0.25
 def result(assignment_id: str | None) -> Response:
     """The result of an assignment, waiting for it up to ``wait_ms``."""
     query = load_query(_RESULT)
-    assignment_id = assignment_id or query.get("assignment_id")
-    if assignment_id is None:
+    named = query.get("assignment_id")
+    if assignment_id is None and named is None:
         raise invalid_request("assignment_id is required, in the path or as ?assignment_id=.")
+    if assignment_id is not None and named not in (None, assignment_id):
+        raise invalid_request("the path and ?assignment_id= name different assignments.")
+    assignment_id = assignment_id or named
     key = result_key(context().tenant, assignment_id=assignment_id)
-    waiting = _Waiting(runtime(), Feed(key, Filter()), patient=False)
+    # A plain read does not wait, and needs no place among those that do.
+    counted = query["wait_ms"] > 0
+    waiting = _Waiting(runtime(), Feed(key, Filter()), patient=False, counted=counted)
     try:
         for found in waiting.until(time.monotonic() + query["wait_ms"] / 1000):
             if found:
@@ -60,7 +65,7 @@ def stream() -> Response:
         provider_id=query.get("provider_id"),
         provider_exclude=frozenset(query.get("provider_exclude", ())),
     )
-    waiting = _Waiting(runtime(), Feed(key, wanted), patient=True)
+    waiting = _Waiting(runtime(), Feed(key, wanted), patient=True, counted=True)
     events = _events(waiting, query["heartbeat_ms"] / 1000, query["close_after_ms"] / 1000)
     response = Response(events, 200, mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
@@ -95,15 +100,15 @@ def _events(
 class _Waiting:
     """A request that waits, in slices, so that a client that went and a worker that stops are noticed at once."""
 
-    def __init__(self, parts: Runtime, feed: Feed, *, patient: bool) -> None:
-        if not parts.waiting.acquire(blocking=False):
+    def __init__(self, parts: Runtime, feed: Feed, *, patient: bool, counted: bool) -> None:
+        if counted and not parts.waiting.acquire(blocking=False):
             raise GatewayError(
                 ErrorCode.OVERLOADED, "This worker has as many waiting requests as it takes."
             )
         self._parts = parts
         self._feed = feed
         self._patient = patient
-        self._left = False
+        self._holds_place = counted
         self._socket: socket.socket | None = request.environ.get("gunicorn.socket")
         self.over = False
 
@@ -112,9 +117,10 @@ class _Waiting:
         while not self.over:
             sliced = min(end, time.monotonic() + _SLICE_SECONDS)
             yield self._slice(sliced)
+            # Before the end is looked at: a stream whose heartbeat is shorter than a slice gets here only once.
+            self.over = self.over or self._parts.draining.is_set() or self._client_is_gone()
             if time.monotonic() >= end:
                 return
-            self.over = self._parts.draining.is_set() or self._client_is_gone()
 
     def _slice(self, end: float) -> list[dict[str, Any]]:
         try:
@@ -130,9 +136,9 @@ class _Waiting:
 
     def leave(self) -> None:
         """Give the place back; more than once is allowed."""
-        if not self._left:
-            self._left = True
-            self.over = True
+        self.over = True
+        if self._holds_place:
+            self._holds_place = False
             self._parts.waiting.release()
 
     def _client_is_gone(self) -> bool:

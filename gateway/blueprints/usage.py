@@ -10,7 +10,7 @@ from marshmallow import ValidationError
 
 from bridge import BridgeError
 from gateway.blueprints import once
-from gateway.blueprints.body import check_tenant, load, sentence_of, take_ids
+from gateway.blueprints.body import drop_repeated, load, sentence_of, take_ids
 from gateway.context import RequestContext
 from gateway.door import respond
 from gateway.errors import GatewayError, conflict, from_bridge, invalid_request
@@ -73,7 +73,7 @@ def _item(raw: Any, ctx: RequestContext, settings: Settings) -> meter.BatchItem:
     except ValidationError as error:
         sentence, fields = sentence_of(error)
         raise invalid_request(sentence, fields=fields) from None
-    check_tenant(event)
+    drop_repeated(event)
     if KeyType.USAGE_ID not in event:
         raise invalid_request("usage_id is required.", fields={"usage_id": "is required"})
     _check_time(event, settings)

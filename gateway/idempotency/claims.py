@@ -64,7 +64,7 @@ async def claim(bus: Bus, key: str, wanted: Record, deadline: float) -> Held:
                 raise
         held = await find(bus, key, deadline)
         if held is not None:
-            if held.record.fingerprint != wanted.fingerprint:
+            if held.record.holds_id_against(wanted):
                 raise Conflict
             # A create that was cut off by a lost connection and repeated finds its own record.
             mine = held.record.claim_id == wanted.claim_id

@@ -160,7 +160,7 @@ class Leases:
         found = await find(bus, key, deadline)
         if found is None:  # expired meanwhile: the id is free
             return await claim(bus, key, wanted, deadline)
-        if found.record.fingerprint != wanted.fingerprint:
+        if found.record.holds_id_against(wanted):
             raise Conflict
         return found
 

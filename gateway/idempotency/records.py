@@ -72,6 +72,11 @@ class Record:
             first_seen=first_seen,
         )
 
+    def holds_id_against(self, wanted: Record) -> bool:
+        """Whether the id belongs to another request than ``wanted``'s: one that ended without an outcome to keep
+        has given it back."""
+        return self.state is not State.RELEASED and self.fingerprint != wanted.fingerprint
+
     def ended(self, state: State, outcome: Outcome | None) -> Self:
         """The same operation, ended."""
         return replace(self, state=state, outcome=outcome)

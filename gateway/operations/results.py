@@ -21,6 +21,7 @@ from gateway.context import TENANT_PATTERN, UNKNOWN_PHASE, RequestContext, cp_ph
 from gateway.context import normal_trace_id as normal
 from gateway.idempotency import result_keys
 from gateway.identity import Principal
+from gateway.operations.deliveries import headers_of
 from gateway.operations.meter import FROM_RESULT, compose_event, pair_of
 from gateway.operations.outgoing import Outgoing
 from gateway.schemas.base import WIRE_VERSION
@@ -29,6 +30,7 @@ from gateway.schemas.result import ExecResult
 BUCKET: Final = "BEAMLINE_RESULTS"
 _SCHEMA: Final = ExecResult()
 _EFFECT_SECONDS: Final = 10.0
+_COST_PLACES: Final = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +50,15 @@ class Intake:
 
     tenant_id: str
     body: dict[str, Any]
+    value: bytes
     context: RequestContext
 
 
 async def take_in(
     bus: Bus, delivery: Delivery, rules: IntakeRules, on_metered: Callable[[str, bool], None]
-) -> None:
-    """Keep and meter one result. Raises Reject for a message at fault; with NATS away, the bridge's errors.
+) -> str:
+    """Keep and meter one result; whose it is. Raises Reject for a message at fault; with NATS away, the bridge's
+    errors.
 
     ``on_metered`` is told the tenant, and whether the event was the first of its pair.
     """
@@ -67,22 +71,26 @@ async def take_in(
         )
         on_metered(intake.tenant_id, not ack.duplicate)
     bucket = bus.bucket(BUCKET)
-    value = json.dumps(intake.body)
     for key in result_keys(
         intake.tenant_id,
         assignment_id=intake.body.get("assignment_id"),
         request_id=intake.body.get("request_id"),
     ):
         try:
-            await bucket.create(key, value, deadline=deadline)
+            await bucket.create(key, intake.value, deadline=deadline)
         except Refused as error:
+            if (
+                error.reason is Refusal.TOO_LARGE
+            ):  # a message of the largest size, with what is kept around it
+                raise Reject("too_large", "too large to be kept", final=True) from None
             if error.reason is not Refusal.REVISION:  # there already: the first one wins
                 raise
+    return intake.tenant_id
 
 
 def check(delivery: Delivery, rules: IntakeRules) -> Intake:
     """The result in a message, or the reason why it is none (wire contract, "ExecResult")."""
-    headers = {name.lower(): value for name, value in delivery.headers.items()}
+    headers = headers_of(delivery)
     if not any(subject_covers(allowed, delivery.subject) for allowed in rules.subject_allowlist):
         raise Reject("subject_not_allowed", "the subject is not in NATS_SUBJECT_ALLOWLIST")
     if headers and "nats-msg-id" not in headers:
@@ -110,7 +118,9 @@ def check(delivery: Delivery, rules: IntakeRules) -> Intake:
     if body["timestamp"] < time.time() * 1000 - rules.usage_window_ms:
         # It does not get younger: no redelivery.
         raise Reject("late", "older than USAGE_DEDUPE_WINDOW_MS", final=True)
-    return Intake(tenant_id, body, _context(tenant_id, body, headers))
+    if not json.fits(body):
+        raise Reject("unreadable", "the payload is nested too deeply")
+    return Intake(tenant_id, body, json.dumps(body), _context(tenant_id, body, headers))
 
 
 def _context(tenant_id: str, body: dict[str, Any], headers: dict[str, str]) -> RequestContext:
@@ -127,7 +137,12 @@ def _context(tenant_id: str, body: dict[str, Any], headers: dict[str, str]) -> R
 
 
 def _usage_event(intake: Intake, rules: IntakeRules) -> Outgoing:
-    body = {**intake.body, "event_type": intake.body["job"]["type"]}
+    body = {
+        **intake.body,
+        "event_type": intake.body["job"]["type"],
+        # Workers add up floats; the contract's usage event has 9 places at most.
+        "cost": round(intake.body["cost"], _COST_PLACES),
+    }
     outgoing = compose_event(
         body, intake.context, subject=rules.usage_subject, pair=pair_of(intake.tenant_id, body)
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.http_client import Client
+from tests.support.idempotency_fleet import Fleet, running_fleet
 from tests.support.nats_tap import NatsTap
 from tests.support.stacks import Running, running
 
@@ -31,10 +32,24 @@ def routerless() -> Iterator[Running]:
         yield started
 
 
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Fleet]:
+    """Two instances on one NATS, no Router. Shared: kill nothing, use ids of your own."""
+    with running_fleet("fleet") as started:
+        yield started
+
+
 @pytest.fixture
 def client(stack: Running) -> Iterator[Client]:
     """An administrator of tenant ``acme`` at the shared stack."""
     with stack.gateway.client() as client:
+        yield client
+
+
+@pytest.fixture
+def anonymous(stack: Running) -> Iterator[Client]:
+    """A client of the shared stack without any credentials."""
+    with stack.gateway.client(headers={}) as client:
         yield client
 
 

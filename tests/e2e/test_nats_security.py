@@ -14,6 +14,7 @@ from gateway.devstack.nats_server import NatsServer
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.documents import DECIDE, USAGE, decide_body, usage_body
 from tests.support.gateway_process import GatewayProcess
+from tests.support.nats_jwt import make_decentralised_auth
 from tests.support.scripted_router import ScriptedRouter
 from tests.support.waiting import wait_until
 
@@ -66,6 +67,14 @@ def test_token_is_used() -> None:
         gateway,
     ):
         check_works(nats, gateway, token=SECRET)
+
+
+def test_credentials_file_is_used(tmp_path: Path) -> None:
+    auth = make_decentralised_auth(tmp_path)
+    with locked(auth.config, {"NATS_CREDENTIALS_FILE": str(auth.credentials)}) as (nats, gateway):
+        check_works(nats, gateway, user_credentials=str(auth.credentials))
+        for line in auth.credentials.read_text().splitlines():
+            assert line.startswith("-") or not line or line not in gateway.output()
 
 
 def test_wrong_password_is_not_ready_and_not_told() -> None:

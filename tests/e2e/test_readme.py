@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def _pairs() -> list[tuple[str, str]]:
     blocks = [(kind, text.strip()) for kind, text in BLOCK.findall(section)]
     return [
         (command, answer)
-        for (kind, command), (next_kind, answer) in zip(blocks, blocks[1:], strict=False)
+        for (kind, command), (next_kind, answer) in pairwise(blocks)
         if kind == "sh" and next_kind == "json"
     ]
 

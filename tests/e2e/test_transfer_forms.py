@@ -96,6 +96,20 @@ def test_chunked_body_over_the_limit_is_refused_without_reading_it_all(
     assert tap.messages() == []
 
 
+@pytest.mark.parametrize("size", [4096, 65536, 2 * MIB])
+@pytest.mark.parametrize("rest", [b" ", b"x", b" " * 100_000], ids=["blank", "garbage", "blanks"])
+def test_chunked_document_with_more_behind_the_limit_is_refused(
+    client: Client, tap: NatsTap, size: int, rest: bytes
+) -> None:
+    """A whole document in the first MiB does not make the rest unsaid."""
+    document = encoded()
+    body = document + b" " * (MIB - len(document)) + rest
+    answer = client.request("POST", DECIDE, body=pieces(body, size), headers=JSON_TYPE)
+    expect_error(answer, 413, "payload_too_large")
+    tap.settle()
+    assert tap.messages() == []
+
+
 def test_chunked_body_of_exactly_the_limit_is_read(client: Client) -> None:
     body = encoded()
     full = body[:-1] + b" " * (MIB - len(body)) + b"}"

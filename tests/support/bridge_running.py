@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
@@ -123,6 +123,13 @@ def wait_published(bridge: Bridge, timeout: float, subject: str = ASSIGN) -> Pub
     ack = wait_until(attempt, timeout, lambda: f"no publish succeeded: {bridge.health()}")
     assert ack is not None
     return ack
+
+
+def wait_for_count(
+    count: Callable[[], int], at_least: int, timeout: float = GENEROUS_SECONDS
+) -> None:
+    """Wait until there are that many."""
+    wait_until(lambda: count() >= at_least, timeout, lambda: f"{count()} instead of {at_least}")
 
 
 def findings(bridge: Bridge) -> str:

@@ -126,6 +126,14 @@ class Client:
             response.status, tuple(response.getheaders()), content, time.monotonic() - started
         )
 
+    @property
+    def local_port(self) -> int:
+        """The client's end of the open connection. Fails if there is none."""
+        sock = self._connection.sock
+        assert sock is not None, "the connection is not open"
+        port: int = sock.getsockname()[1]
+        return port
+
     def close(self) -> None:
         """Close the connection; a later request opens another."""
         self._connection.close()

@@ -40,12 +40,12 @@ def leaves_nothing_behind(process_mark: str) -> Iterator[None]:
     """Fails a test that leaves a child process, an orphan or a non-daemon thread behind."""
     children = set(children_of(os.getpid()))
     threads = set(threading.enumerate())
+    orphans_before = _orphans(process_mark)
     yield
 
     def strays() -> list[str]:
         new_children = set(children_of(os.getpid())) - children
-        marked = marked_processes(process_mark)
-        orphans = {pid for pid, parent in marked.items() if not _ours(parent, marked)}
+        orphans = _orphans(process_mark) - orphans_before
         new_threads = [
             thread
             for thread in threading.enumerate()
@@ -54,6 +54,11 @@ def leaves_nothing_behind(process_mark: str) -> Iterator[None]:
         return _named(new_children | orphans) + [f"thread {thread.name}" for thread in new_threads]
 
     wait_until(lambda: not strays(), _SETTLE_SECONDS, lambda: f"left behind: {strays()}")
+
+
+def _orphans(mark: str) -> set[int]:
+    marked = marked_processes(mark)
+    return {pid for pid, parent in marked.items() if not _ours(parent, marked)}
 
 
 def _ours(parent: int, marked: dict[int, int]) -> bool:

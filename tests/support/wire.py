@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tests.support.http_client import Answer
+from tests.support.nats_tap import NatsTap
+from tests.support.scripted_router import DECIDE_SUBJECT
 
 TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 UUID4: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -110,3 +112,15 @@ def expect_error(answer: Answer, status: int, code: str, *, tenant: str | None =
     """The answer is this error, in the contract's body."""
     assert (answer.status, answer.code) == (status, code), answer
     check_error_body(answer, tenant=tenant)
+
+
+def decide_on_the_wire(tap: NatsTap, request_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The one DecideRequest with this id, and its headers, after the contract's checks."""
+    found = tap.wait_for(
+        1, DECIDE_SUBJECT, where=lambda message: message.json()["request_id"] == request_id
+    )
+    assert len(found) == 1
+    document, headers = found[0].json(), dict(found[0].headers)
+    check_headers(headers, tenant="acme")
+    check_decide(document, headers)
+    return document, headers

@@ -46,7 +46,9 @@ def test_a_publish_to_a_frozen_server_is_unknown_by_its_deadline_and_settled_by_
     again = publish(bridge, msg_id="one")
     assert again.seq == 1
     with NatsSession(server.url) as nats:
-        stored = [message.headers["Nats-Msg-Id"] for message in nats.stream_messages("BEAMLINE_EXEC")]
+        stored = [
+            message.headers["Nats-Msg-Id"] for message in nats.stream_messages("BEAMLINE_EXEC")
+        ]
     assert stored == ["one"]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import pytest
-from nats.js.api import StreamConfig
+from nats.js.api import DiscardPolicy, StreamConfig
 
 from bridge import NotSent, Refusal, Refused
 from gateway.devstack.nats_server import NatsServer
@@ -75,7 +75,9 @@ def test_a_publish_after_its_deadline_sends_nothing(
 def test_a_full_stream_refuses_at_once_and_takes_messages_again_when_it_has_room(
     server: NatsServer, nats: NatsSession, bridges: RunningBridges, replicas: int
 ) -> None:
-    full = StreamConfig(name=EXEC.name, subjects=list(EXEC.subjects), max_bytes=4096, discard="new")
+    full = StreamConfig(
+        name=EXEC.name, subjects=list(EXEC.subjects), max_bytes=4096, discard=DiscardPolicy.NEW
+    )
     nats.call(nats.jetstream.add_stream(full, duplicate_window=EXEC.duplicate_window_ms / 1000))
     bridge = bridges.start(server.url, replicas=replicas)
     publish(bridge, payload=b"x" * 3000)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from nats.aio.msg import Msg
 
-from bridge import NotSent, Refusal, Refused, Unknown
+from bridge import Bus, Message, NotSent, Refusal, Refused, Unknown
 from gateway.devstack.nats_server import NatsServer
 from tests.support.bridge_running import (
     DECIDE,
@@ -180,7 +180,7 @@ def test_an_operation_that_asks_twice_at_the_same_time_gets_both_answers(
     bridge = bridges.start(server.url)
     deadline = time.monotonic() + 5
 
-    async def both(bus):  # type: ignore[no-untyped-def]
+    async def both(bus: Bus) -> tuple[Message, Message]:
         return await asyncio.gather(
             bus.request(DECIDE, b"a", headers={}, deadline=deadline),
             bus.request(DECIDE, b"b", headers={}, deadline=deadline),

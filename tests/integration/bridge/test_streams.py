@@ -218,8 +218,8 @@ def test_a_stream_that_cannot_be_made_blocks_and_says_why(
 ) -> None:
     # More replicas than there are servers.
     bridge = bridges.start(server.url, replicas=3, ready=False)
-    missing = wait_until(lambda: bridge.health().audited and bridge.health().missing)
-    assert "BEAMLINE_EXEC: cannot be made or read" in missing[0]
+    wait_until(lambda: bridge.health().audited)
+    assert "BEAMLINE_EXEC: cannot be made or read" in bridge.health().missing[0]
     assert not bridge.health().ready
 
 

@@ -15,7 +15,7 @@ PROXIES = ("10.0.0.0/8", "192.168.7.7", "fd00::/8", "::1")
 def authenticate(peer: str, **headers: str) -> Principal:
     networks = [ipaddress.ip_network(proxy) for proxy in PROXIES]
     named = Headers([(name.replace("_", "-"), value) for name, value in headers.items()])
-    return HeaderAuthenticator(networks).authenticate(named, peer)  # type: ignore[arg-type]
+    return HeaderAuthenticator(networks).authenticate(named, peer)
 
 
 def test_the_principal_is_what_the_proxy_says() -> None:

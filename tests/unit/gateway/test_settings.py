@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gateway.cli import CONFIGURATION_ERROR, main
-from gateway.settings import Settings, SettingsError, variables
+from gateway.settings import Settings, SettingsError, Variable, variables
 from tests.unit.gateway.given import settings
 
 NAMED_DEFAULTS = {
@@ -58,8 +58,8 @@ def test_a_variable_has_the_default_that_the_contract_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("variable", variables(), ids=lambda v: v.name)
-def test_a_default_means_the_same_as_setting_it(variable: object) -> None:
-    name, default = variable.name, variable.default  # type: ignore[attr-defined]
+def test_a_default_means_the_same_as_setting_it(variable: Variable) -> None:
+    name, default = variable.name, variable.default
     if default is not None and name != "TRUSTED_PROXIES":
         assert settings(**{name: default}) == settings()
 
@@ -147,6 +147,17 @@ def test_no_error_shows_a_secret(environ: dict[str, str]) -> None:
     assert SECRET not in lines[0]
 
 
+def test_settings_that_are_printed_by_accident_show_no_secret() -> None:
+    made = settings(
+        NATS_URL=f"nats://gateway:{SECRET}@nats:4222",
+        NATS_USER="gateway",
+        NATS_PASSWORD=SECRET,
+        NATS_TOKEN=SECRET,
+        OTLP_ENDPOINT=f"https://key:{SECRET}@collector:4318",
+    )
+    assert SECRET not in repr(made)
+
+
 @pytest.mark.parametrize(
     ("environ", "involved"),
     [
@@ -184,11 +195,9 @@ def test_a_wrong_value_is_not_blamed_for_a_contradiction_as_well() -> None:
 
 
 @pytest.mark.parametrize("variable", variables(), ids=lambda v: v.name)
-def test_empty_is_the_same_as_not_set(variable: object) -> None:
-    name = variable.name  # type: ignore[attr-defined]
-    if name == "TRUSTED_PROXIES":  # required here, so not to be left out
-        return
-    assert settings(**{name: ""}) == settings()
+def test_empty_is_the_same_as_not_set(variable: Variable) -> None:
+    if variable.name != "TRUSTED_PROXIES":  # required here
+        assert settings(**{variable.name: ""}) == settings()
 
 
 def test_the_alias_of_a_variable_is_read() -> None:
