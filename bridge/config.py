@@ -60,12 +60,13 @@ class Tls:
 class BridgeConfig:
     """Everything a `Bridge` is made from.
 
-    ``requests`` are the subjects that are called (request-reply), ``reads`` the streams that single messages
-    are read from, ``listens`` the subjects that are subscribed to; with streams, buckets and consumers they
-    make the list of permissions that the account needs (`bridge.required_permissions`).
+    ``publishes`` are the subjects that are published to (None: all of the streams'), ``requests`` those that are
+    called (request-reply), ``listens`` those that are subscribed to, ``reads`` the streams that single messages are
+    read from; with streams, buckets and consumers they make the list of permissions that the account needs
+    (`bridge.required_permissions`).
     """
 
-    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    servers: tuple[str, ...] = field(default=("nats://127.0.0.1:4222",), repr=False)
     name: str = "beamline-bridge"
     user: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -76,6 +77,7 @@ class BridgeConfig:
 
     streams: tuple[StreamSpec, ...] = ()
     buckets: tuple[BucketSpec, ...] = ()
+    publishes: tuple[str, ...] | None = None
     requests: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     listens: tuple[str, ...] = ()

@@ -137,17 +137,17 @@ class Connection:
 
         nats-py's ping is written at once and overtakes what still waits to be written; its flush alone is no barrier.
         """
-        while client.pending_data_size and client.is_connected:
+        while client.pending_data_size and client.is_connected:  # noqa: ASYNC110 - nats-py has no event
             await asyncio.sleep(0.001)
         await client.flush()
 
     async def close(self, timeout: float) -> None:
         """Flush what was sent, then close; never raises, never longer than ``timeout`` seconds."""
-        self._closing = True
         up = self._up
         self._cancel_up()
         if up is not None:  # services give back what they have in hand, on this connection
             await asyncio.wait({up}, timeout=timeout / 4)
+        self._closing = True
         client = self._client
         if client is None:
             return

@@ -18,8 +18,10 @@ _TIMEOUT_SECONDS: Final = 2.0
 def required_permissions(config: BridgeConfig) -> dict[str, tuple[str, ...]]:
     """The least that the account must be allowed: ``publish`` and ``subscribe`` subjects, sorted."""
     publish = {USER_INFO_SUBJECT, "$JS.API.STREAM.NAMES", *config.requests}
-    for stream in config.streams:
-        publish.update(stream.subjects)
+    if config.publishes is not None:
+        publish.update(config.publishes)
+    else:
+        publish.update(subject for stream in config.streams for subject in stream.subjects)
     for bucket in config.buckets:
         publish.update((f"$KV.{bucket.name}.>", f"$JS.API.STREAM.MSG.GET.KV_{bucket.name}"))
     publish.update(f"$JS.API.STREAM.MSG.GET.{name}" for name in config.reads)

@@ -86,6 +86,12 @@ def bridge_config(settings: Settings, *, name: str = "beamline-gateway") -> Brid
             BucketSpec(name=BUCKET, ttl_ms=settings.idempotency_ttl_ms),
             BucketSpec(name=results.BUCKET, ttl_ms=settings.results_ttl_ms),
         ),
+        publishes=(
+            settings.assignment_subject,
+            f"{settings.assignment_subject}.ack",
+            settings.usage_subject,
+            f"{settings.result_subject}.dlq",
+        ),
         requests=(settings.decide_subject,),
         reads=("BEAMLINE_USAGE",),
         listens=(f"$KV.{results.BUCKET}.>",),

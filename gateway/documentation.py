@@ -14,7 +14,8 @@ from marshmallow import ValidationError
 
 from bridge import required_permissions
 from gateway.app import bridge_config
-from gateway.settings import CommaList, Settings, Variable, variables
+from gateway.environment import CommaList, Variable
+from gateway.settings import Settings, variables
 
 _GENERATED: Final = (
     "<!-- Made by `beamline-gateway docs` from the declarations in the code. Do not edit. -->"

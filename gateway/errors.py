@@ -90,6 +90,7 @@ ROUTER_CODES: Final[Mapping[str, tuple[int, str]]] = {
 
 RETRY_AFTER_SECONDS: Final = 1
 _RETRIABLE: Final = frozenset({503, 504})
+_CHALLENGE: Final = 'Beamline realm="beamline-router"'
 _INTAKE_CODES: Final = frozenset({"invalid_request", "unauthorized"})
 
 
@@ -119,6 +120,8 @@ class GatewayError(Exception):
         self.intake_error_code = intake_error_code
         self.details = dict(details or {})
         self.headers = dict(headers or {})
+        if status == 401:  # RFC 9110 wants a challenge, also for a refusal that the Router made
+            self.headers.setdefault("WWW-Authenticate", _CHALLENGE)
         if status in _RETRIABLE:
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
 

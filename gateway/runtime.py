@@ -65,6 +65,16 @@ class Runtime:
 
         return count
 
+    def usage_counter(self, tenant_id: str) -> Callable[[bool], None]:
+        """Counts a client's usage event as emitted (True) or as one whose usage was metered before (False)."""
+        tenant = self.tenant_label(tenant_id)
+
+        def count(emitted: bool) -> None:
+            result = "emitted" if emitted else "duplicate"
+            metrics.USAGE_EMITTED.labels(tenant, "http", result).inc()
+
+        return count
+
 
 def runtime() -> Runtime:
     """The runtime of the app at work."""

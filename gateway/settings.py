@@ -7,14 +7,27 @@ is secret is never shown, neither in errors nor in ``beamline-gateway settings``
 
 from __future__ import annotations
 
-import dataclasses
-import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import fields
+
+from bridge import subject_covers
+from gateway.environment import (
+    CommaList,
+    ExistingFile,
+    Network,
+    Variable,
+    choice,
+    declared,
+    env,
+    flag,
+    name,
+    parse,
+    whole,
+)
 
 NAME_PATTERN = r"[A-Za-z0-9_.:-]{1,64}"
 """A tenant's name (wire contract, "Limits")."""
@@ -28,100 +41,15 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-class CommaList(fields.Field[tuple[Any, ...]]):
-    """``a,b,c`` → a tuple; blanks around items and empty items are dropped."""
-
-    def __init__(self, item: fields.Field[Any], *, min_items: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.item = item
-        self.min_items = min_items
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> tuple[Any, ...]:
-        items = [item.strip() for item in str(value).split(",") if item.strip()]
-        if len(items) < self.min_items:
-            raise ValidationError(f"expected at least {self.min_items} value(s), comma separated")
-        return tuple(self.item.deserialize(item) for item in items)
-
-
-class Network(fields.Field[Any]):
-    """An IP address or network (CIDR), IPv4 or IPv6."""
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
-        try:
-            return ipaddress.ip_network(str(value), strict=False)
-        except ValueError:
-            raise ValidationError("expected an IP address or network such as 10.0.0.0/8") from None
-
-
-class ExistingFile(fields.Field[Path]):
-    """The path of a file that can be read."""
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Path:
-        path = Path(str(value))
-        try:
-            with path.open("rb"):
-                return path
-        except OSError as error:
-            raise ValidationError(f"expected a readable file ({error.strerror})") from None
-
-
-def _whole(least: int, most: int, unit: str = "") -> fields.Integer:
-    unit = f" {unit}" if unit else ""
-    bounds = f"expected a whole number{unit} from {least} to {most}"
-    return fields.Integer(
-        validate=validate.Range(least, most, error=bounds), error_messages={"invalid": bounds}
-    )
-
-
-def _name(what: str, pattern: str) -> fields.String:
-    return fields.String(validate=validate.Regexp(rf"\A(?:{pattern})\Z", error=f"expected {what}"))
-
-
-def _choice(*values: str) -> fields.String:
-    return fields.String(
-        validate=validate.OneOf(values, error=f"expected one of {', '.join(values)}")
-    )
-
-
-def _bool() -> fields.Boolean:
-    return fields.Boolean(error_messages={"invalid": "expected true or false"})
-
-
-_SUBJECT = _name("a subject without wildcards", r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-_PATTERN = _name(
+_SUBJECT = name("a subject without wildcards", r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_PATTERN = name(
     "a subject, * and > allowed", r"([A-Za-z0-9_-]+|\*)(\.([A-Za-z0-9_-]+|\*))*(\.>)?|>"
 )
-_TENANTS = CommaList(_name("tenant names", NAME_PATTERN))
+_TENANTS = CommaList(name("tenant names", NAME_PATTERN))
 _DAY_MS = 24 * 3600 * 1000
 _YEAR_MS = 366 * _DAY_MS
-_CLEANUP_MS = 1_000
+_CLEANUP_MS = 5_000
 """What a stopping worker needs beside the longest request: closing NATS, flushing spans."""
-_MOST_QUOTED = 200
-_URLS = frozenset({"NATS_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"})
-"""Their values may hold credentials."""
-
-
-def env(
-    variable: str,
-    field: fields.Field[Any],
-    default: str | None,
-    doc: str,
-    *,
-    secret: bool = False,
-    alias: str | None = None,
-) -> Any:
-    """Declare one variable. ``default`` is written as the environment would; None: not set."""
-    return dataclasses.field(
-        repr=not secret,
-        metadata={
-            "variable": variable,
-            "field": field,
-            "default": default,
-            "doc": doc,
-            "secret": secret,
-            "alias": alias,
-        },
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,69 +59,69 @@ class Settings:
     # -- the HTTP door
     bind: str = env(
         "GATEWAY_BIND",
-        _name("host:port", r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]*):\d{1,5}"),
+        name("host:port", r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]*):\d{1,5}"),
         "127.0.0.1:8080",
         "Address that gunicorn listens on.",
     )
     workers: int = env(
-        "WEB_CONCURRENCY", _whole(1, 256), "2", "Worker processes; as many as cores is best."
+        "WEB_CONCURRENCY", whole(1, 256), "2", "Worker processes; as many as cores is best."
     )
     threads: int = env(
-        "GATEWAY_THREADS", _whole(4, 512), "32", "Threads in each worker, one a request."
+        "GATEWAY_THREADS", whole(4, 512), "32", "Threads in each worker, one a request."
     )
     max_in_flight: int = env(
         "GATEWAY_MAX_IN_FLIGHT",
-        _whole(0, 510),
+        whole(0, 510),
         "0",
         "Requests at work in each worker before the next is answered 503 `overloaded`; 0: two fewer than"
         " threads, so that probes always find one.",
     )
     max_requests: int = env(
         "GATEWAY_MAX_REQUESTS",
-        _whole(0, 1_000_000_000),
+        whole(0, 1_000_000_000),
         "0",
         "Requests after which a worker is replaced; 0: never.",
     )
     graceful_timeout_ms: int = env(
         "GATEWAY_GRACEFUL_TIMEOUT_MS",
-        _whole(1_000, 600_000, "of milliseconds"),
+        whole(1_000, 600_000, "of milliseconds"),
         "15000",
         "How long a stopping worker may finish what it has begun.",
     )
     drain_ms: int = env(
         "GATEWAY_DRAIN_MS",
-        _whole(0, 60_000, "of milliseconds"),
+        whole(0, 60_000, "of milliseconds"),
         "500",
         "How long a stopping gateway goes on serving with `/readyz` failing, so that a load balancer sees it"
         " first.",
     )
     keepalive_ms: int = env(
         "GATEWAY_KEEPALIVE_MS",
-        _whole(0, 3_600_000, "of milliseconds"),
+        whole(0, 3_600_000, "of milliseconds"),
         "75000",
         "How long an idle connection is kept open; longer than the load balancer's own bound.",
     )
     body_max_bytes: int = env(
         "GATEWAY_BODY_MAX_BYTES",
-        _whole(1_024, 64 * 1024 * 1024, "of bytes"),
+        whole(1_024, 64 * 1024 * 1024, "of bytes"),
         "1048576",
         "Largest request body; a larger one is answered 413.",
     )
     default_cp_phase: str = env(
         "GATEWAY_DEFAULT_CP_PHASE",
-        _choice(*(f"cp{n}" for n in range(9)), "unknown"),
+        choice(*(f"cp{n}" for n in range(9)), "unknown"),
         "cp2",
         "Phase of requests without `X-CP-Phase`.",
     )
     log_level: str = env(
         "LOG_LEVEL",
-        _choice("debug", "info", "warning", "error"),
+        choice("debug", "info", "warning", "error"),
         "info",
         "Least level that is logged.",
     )
     log_format: str = env(
         "LOG_FORMAT",
-        _choice("auto", "json", "console"),
+        choice("auto", "json", "console"),
         "auto",
         "`json`, `console` (for people), or `auto`: console on a terminal.",
     )
@@ -201,7 +129,7 @@ class Settings:
     # -- who may come in
     auth_mode: str = env(
         "AUTH_MODE",
-        _choice("headers"),
+        choice("headers"),
         "headers",
         "`headers`: an authenticating proxy in front sets `X-Tenant-ID` and `X-Role`.",
     )
@@ -216,7 +144,7 @@ class Settings:
     )
     policy_allowlist: tuple[str, ...] = env(
         "GATEWAY_POLICY_ALLOWLIST",
-        CommaList(_name("policy ids", r"[A-Za-z0-9_.:-]{1,128}")),
+        CommaList(name("policy ids", r"[A-Za-z0-9_.:-]{1,128}")),
         "",
         "Policies that a decide may name; empty: all.",
     )
@@ -225,7 +153,7 @@ class Settings:
     nats_url: tuple[str, ...] = env(
         "NATS_URL",
         CommaList(
-            _name("nats://host:port or tls://host:port", r"(nats|tls|ws|wss)://[^\s,]+"),
+            name("nats://host:port or tls://host:port", r"(nats|tls|ws|wss)://[^\s,]+"),
             min_items=1,
         ),
         "nats://127.0.0.1:4222",
@@ -253,23 +181,23 @@ class Settings:
         "NATS_INBOX_PREFIX", _SUBJECT, "_INBOX", "Prefix of the reply subjects."
     )
     nats_replicas: int = env(
-        "NATS_REPLICAS", _whole(1, 5), "1", "Replicas of streams and buckets; 3 in production."
+        "NATS_REPLICAS", whole(1, 5), "1", "Replicas of streams and buckets; 3 in production."
     )
     nats_max_deliver: int = env(
         "NATS_MAX_DELIVER",
-        _whole(1, 1_000),
+        whole(1, 1_000),
         "5",
         "Deliveries of a refused message before it becomes a dead letter.",
     )
     nats_ack_wait_ms: int = env(
         "NATS_ACK_WAIT_MS",
-        _whole(100, 3_600_000, "of milliseconds"),
+        whole(100, 3_600_000, "of milliseconds"),
         "30000",
         "How long the server waits for a consumer that says nothing.",
     )
     nats_backoff_ms: tuple[int, ...] = env(
         "NATS_BACKOFF_MS",
-        CommaList(_whole(0, 3_600_000, "of milliseconds"), min_items=1),
+        CommaList(whole(0, 3_600_000, "of milliseconds"), min_items=1),
         "1000,2000,4000",
         "Pauses before the second, third, … delivery of a refused message; the last one repeats.",
     )
@@ -300,7 +228,7 @@ class Settings:
     )
     publish_usage: bool = env(
         "ENABLE_USAGE_PUBLISH",
-        _bool(),
+        flag(),
         "true",
         "Whether results are metered. Usage that clients report is not concerned.",
     )
@@ -308,51 +236,51 @@ class Settings:
     # -- times of the work
     router_timeout_ms: int = env(
         "ROUTER_REQUEST_TIMEOUT_MS",
-        _whole(10, 60_000, "of milliseconds"),
+        whole(10, 60_000, "of milliseconds"),
         "5000",
         "Deadline of a request; a client may shorten its own with `X-Request-Timeout-Ms`.",
     )
     idempotency_ttl_ms: int = env(
         "IDEMPOTENCY_TTL_MS",
-        _whole(1_000, 7 * _DAY_MS, "of milliseconds"),
+        whole(1_000, 7 * _DAY_MS, "of milliseconds"),
         "300000",
         "How long an id is remembered; the streams' duplicate window is 60 s longer.",
     )
     idempotency_lease_ms: int = env(
         "IDEMPOTENCY_LEASE_MS",
-        _whole(0, 600_000, "of milliseconds"),
+        whole(0, 600_000, "of milliseconds"),
         "0",
         "How long a decide with an id may stall before another request takes it over; 0: twice"
         " `ROUTER_REQUEST_TIMEOUT_MS`. Longer than any deadline.",
     )
     idempotency_local_entries: int = env(
         "IDEMPOTENCY_LOCAL_ENTRIES",
-        _whole(1, 10_000_000),
+        whole(1, 10_000_000),
         "10000",
         "Finished outcomes that a worker remembers itself, so that a repeat costs no round trip.",
     )
     usage_dedupe_window_ms: int = env(
         "USAGE_DEDUPE_WINDOW_MS",
-        _whole(1_000, 31 * _DAY_MS, "of milliseconds"),
+        whole(1_000, 31 * _DAY_MS, "of milliseconds"),
         str(_DAY_MS),
         "Within it a usage event is emitted at most once per tenant and assignment (or request).",
     )
     usage_accept_late: bool = env(
         "USAGE_ACCEPT_LATE",
-        _bool(),
+        flag(),
         "false",
         "Accept usage events older than the window; these are at-least-once only.",
     )
 
     results_ttl_ms: int = env(
         "RESULTS_TTL_MS",
-        _whole(1_000, 7 * _DAY_MS, "of milliseconds"),
+        whole(1_000, 7 * _DAY_MS, "of milliseconds"),
         "3600000",
         "How long a result is kept for those who ask for it.",
     )
     max_waiting: int = env(
         "GATEWAY_MAX_WAITING",
-        _whole(0, 500),
+        whole(0, 500),
         "0",
         "Long polls and open streams in each worker before the next is answered 503; 0: half of the threads.",
     )
@@ -360,36 +288,36 @@ class Settings:
     # -- streams
     exec_max_age_ms: int = env(
         "EXEC_MAX_AGE_MS",
-        _whole(1_000, _YEAR_MS, "of milliseconds"),
+        whole(1_000, _YEAR_MS, "of milliseconds"),
         str(_DAY_MS),
         "How long `BEAMLINE_EXEC` keeps messages (at least its duplicate window).",
     )
     exec_max_bytes: int = env(
         "EXEC_MAX_BYTES",
-        _whole(1_048_576, 2**50, "of bytes"),
+        whole(1_048_576, 2**50, "of bytes"),
         str(2**30),
         "Size of `BEAMLINE_EXEC`; full, it refuses (503).",
     )
     usage_max_age_ms: int = env(
         "USAGE_MAX_AGE_MS",
-        _whole(1_000, _YEAR_MS, "of milliseconds"),
+        whole(1_000, _YEAR_MS, "of milliseconds"),
         str(7 * _DAY_MS),
         "How long `BEAMLINE_USAGE` keeps messages (at least its duplicate window).",
     )
     usage_max_bytes: int = env(
         "USAGE_MAX_BYTES",
-        _whole(1_048_576, 2**50, "of bytes"),
+        whole(1_048_576, 2**50, "of bytes"),
         str(2**30),
         "Size of `BEAMLINE_USAGE`; full, it refuses (503).",
     )
     dlq_max_age_ms: int = env(
         "DLQ_MAX_AGE_MS",
-        _whole(1_000, _YEAR_MS, "of milliseconds"),
+        whole(1_000, _YEAR_MS, "of milliseconds"),
         str(30 * _DAY_MS),
         "How long `BEAMLINE_DLQ` keeps dead letters.",
     )
     dlq_max_bytes: int = env(
-        "DLQ_MAX_BYTES", _whole(1_048_576, 2**50, "of bytes"), str(2**28), "Size of `BEAMLINE_DLQ`."
+        "DLQ_MAX_BYTES", whole(1_048_576, 2**50, "of bytes"), str(2**28), "Size of `BEAMLINE_DLQ`."
     )
 
     # -- telemetry
@@ -407,7 +335,7 @@ class Settings:
     )
     otlp_endpoint: str | None = env(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
-        _name("an http(s) URL", r"https?://[^\s]+"),
+        name("an http(s) URL", r"https?://[^\s]+"),
         None,
         "Collector that traces are sent to; not set: none. The other `OTEL_*` variables keep their meaning.",
         secret=True,
@@ -421,29 +349,8 @@ class Settings:
         A variable that is set to the empty string counts as not set, as in shells and compose files.
         ``serving=False`` is for commands that let nobody in and need no ``AUTH_MODE``.
         """
-        raw: dict[str, str] = {}
-        for variable in variables():
-            value = (
-                environ.get(variable.name) or environ.get(variable.alias or "") or variable.default
-            )
-            if value is not None:
-                raw[variable.name] = value
-        schema = Schema.from_dict({v.name: v.field for v in variables()}, name="EnvironmentSchema")
-        problems: dict[str, str] = {}
-        try:
-            loaded = schema().load(raw)
-        except ValidationError as error:
-            problems = _problems(error, raw)
-            # Go on with the defaults of the wrong ones: contradictions among the others are told too.
-            defaults = {v.name: v.default for v in variables() if v.default is not None}
-            loaded = schema().load(
-                {
-                    name: defaults[name] if name in problems else value
-                    for name, value in raw.items()
-                    if name not in problems or name in defaults
-                }
-            )
-        settings = cls(**{v.attribute: loaded.get(v.name) for v in variables()})
+        values, problems = parse(_VARIABLES, environ)
+        settings = cls(**values)
         lines = list(problems.values())
         for involved, sentence in _contradictions(settings):
             if not serving and "AUTH_MODE" in involved:
@@ -475,68 +382,9 @@ class Settings:
         return (self.idempotency_lease_ms or 2 * self.router_timeout_ms) / 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """One declared variable, for the parser, the ``settings`` command and the documentation."""
-
-    attribute: str
-    name: str
-    field: fields.Field[Any]
-    default: str | None
-    doc: str
-    secret: bool
-    alias: str | None
-
-    def shown(self, settings: Settings) -> str:
-        """The effective value as a person may see it."""
-        value = getattr(settings, self.attribute)
-        if value is None:
-            return ""
-        if self.name in _URLS:
-            urls = value if isinstance(value, tuple) else (value,)
-            return ",".join(_without_credentials(url) for url in urls)
-        if self.secret:
-            return "********"
-        if isinstance(value, tuple):
-            return ",".join(str(item) for item in value)
-        return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def variables() -> tuple[Variable, ...]:
     """All declared variables, in the order of the declaration."""
     return _VARIABLES
-
-
-def _declared() -> Iterator[Variable]:
-    for field in dataclasses.fields(Settings):
-        meta = field.metadata
-        yield Variable(
-            field.name,
-            meta["variable"],
-            meta["field"],
-            meta["default"],
-            meta["doc"],
-            meta["secret"],
-            meta["alias"],
-        )
-
-
-def _problems(error: ValidationError, raw: Mapping[str, str]) -> dict[str, str]:
-    secrets = {variable.name for variable in variables() if variable.secret}
-    lines = {}
-    messages = error.messages_dict
-    for variable in variables():
-        if variable.name in messages:
-            expected = "; ".join(map(str, messages[variable.name]))
-            value = raw[variable.name]
-            got = "" if variable.name in secrets or not _is_quotable(value) else f", got {value!r}"
-            lines[variable.name] = f"{variable.name}: {expected}{got}"
-    return lines
-
-
-def _is_quotable(value: str) -> bool:
-    """Whether an error may repeat it: not a URL with credentials, nor the content where a file's path belongs."""
-    return len(value) <= _MOST_QUOTED and "@" not in value and "-----" not in value
 
 
 def _contradictions(settings: Settings) -> Iterator[tuple[set[str], str]]:
@@ -565,6 +413,15 @@ def _contradictions(settings: Settings) -> Iterator[tuple[set[str], str]]:
             "CAF_RESULT_SUBJECT: expected a subject that does not end in >, which would take in its own dead"
             f" letters, got {settings.result_subject!r}",
         )
+    if any(
+        subject_covers(settings.result_subject, published)
+        for published in (settings.assignment_subject, settings.usage_subject)
+    ):
+        yield (
+            {"CAF_RESULT_SUBJECT", "CAF_ASSIGNMENT_SUBJECT", "USAGE_SUBJECT"},
+            "CAF_RESULT_SUBJECT: expected a subject that covers neither CAF_ASSIGNMENT_SUBJECT nor USAGE_SUBJECT,"
+            f" whose messages are no results, got {settings.result_subject!r}",
+        )
     if settings.lease_seconds * 1000 <= settings.router_timeout_ms:
         yield (
             {"IDEMPOTENCY_LEASE_MS", "ROUTER_REQUEST_TIMEOUT_MS"},
@@ -582,9 +439,4 @@ def _contradictions(settings: Settings) -> Iterator[tuple[set[str], str]]:
         yield {"GATEWAY_BIND"}, f"GATEWAY_BIND: expected a port up to 65535, got {settings.bind!r}"
 
 
-def _without_credentials(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
-
-
-_VARIABLES = tuple(_declared())
+_VARIABLES = tuple(declared(Settings))

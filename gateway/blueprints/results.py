@@ -118,7 +118,7 @@ class _Waiting:
             sliced = min(end, time.monotonic() + _SLICE_SECONDS)
             yield self._slice(sliced)
             # Before the end is looked at: a stream whose heartbeat is shorter than a slice gets here only once.
-            self.over = self.over or self._parts.draining.is_set() or self._client_is_gone()
+            self.over = self._parts.draining.is_set() or self._client_is_gone()
             if time.monotonic() >= end:
                 return
 

@@ -11,7 +11,7 @@ from marshmallow import ValidationError
 from bridge import BridgeError
 from gateway.blueprints import once
 from gateway.blueprints.body import drop_repeated, load, sentence_of, take_ids
-from gateway.context import RequestContext
+from gateway.context import RequestContext, normal_trace_id
 from gateway.door import respond
 from gateway.errors import GatewayError, conflict, from_bridge, invalid_request
 from gateway.idempotency import Conflict, KeyType, fingerprint, mark_http_id
@@ -77,7 +77,8 @@ def _item(raw: Any, ctx: RequestContext, settings: Settings) -> meter.BatchItem:
     if KeyType.USAGE_ID not in event:
         raise invalid_request("usage_id is required.", fields={"usage_id": "is required"})
     _check_time(event, settings)
-    event.pop("trace_id", None)
+    if (trace_id := event.pop("trace_id", None)) is not None:
+        ctx = ctx.with_body_ids(request_id=None, trace_id=normal_trace_id(trace_id))
     publication = _publication(event, ctx)
     first = publication.first(runtime().bridge.server_now())
     return meter.BatchItem(publication, first, meter.pair_of(ctx.tenant, event))
@@ -92,6 +93,7 @@ def _publication(event: dict[str, Any], ctx: RequestContext) -> Publication:
         ctx,
         subject=parts.settings.usage_subject,
         on_claimed=parts.counter(ctx.tenant, KeyType.USAGE_ID),
+        on_metered=parts.usage_counter(ctx.tenant),
     )
 
 
@@ -113,7 +115,11 @@ def _batch_outcome(raw: Any, result: meter.BatchResult) -> dict[str, Any]:
 
 def _outcome(name: str, raw: Any, error: GatewayError | None = None) -> dict[str, Any]:
     usage_id = raw.get("usage_id") if isinstance(raw, dict) else None
-    outcome: dict[str, Any] = {"usage_id": usage_id, "outcome": name}
+    # What is no text is no id, and may be nested more deeply than an answer can be.
+    outcome: dict[str, Any] = {
+        "usage_id": usage_id if isinstance(usage_id, str) else None,
+        "outcome": name,
+    }
     if error is not None:
         outcome["error"] = {
             "code": error.code,

@@ -42,7 +42,7 @@ from gateway.idempotency.records import BUCKET, Outcome, Record, State
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS: Final = 0.02
 _LONGEST_PAUSE_SECONDS: Final = 0.25
-_RELEASE_SECONDS: Final = 2.0
+_ENDING_SECONDS: Final = 2.0
 _OBSERVED_AT_MOST: Final = 50_000
 
 
@@ -83,7 +83,7 @@ class Leases:
         self._seen: TTLCache[tuple[str, int], float] = TTLCache(
             _OBSERVED_AT_MOST, lease_seconds * 4, timer=time.monotonic
         )
-        self._releasing: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def call(
         self,
@@ -139,14 +139,36 @@ class Leases:
         try:
             verdict = await effect()
         except BaseException:
-            self._release(bus, key, held, None)
+            self._end_later(bus, key, held, State.RELEASED, None)
             raise
         if verdict.keep is Keep.REPLAY:
-            done = held.record.ended(State.DONE, verdict.outcome)
-            stored = await _write(bus, key, done, held.revision, deadline)
-            return None if stored is None else Settled(verdict.outcome, verdict.keep, stored)
-        self._release(bus, key, held, verdict.outcome if verdict.keep is Keep.SHARE else None)
+            return await self._store(bus, key, held, verdict, deadline)
+        shared = verdict.outcome if verdict.keep is Keep.SHARE else None
+        self._end_later(bus, key, held, State.RELEASED, shared)
         return Settled(verdict.outcome, verdict.keep, held)
+
+    async def _store(
+        self, bus: Bus, key: str, held: Held, verdict: Verdict, deadline: float
+    ) -> Settled | None:
+        """Keep the outcome for everybody; None when another one took over meanwhile."""
+        done = held.record.ended(State.DONE, verdict.outcome)
+        try:
+            stored = await _write(bus, key, done, held.revision, deadline)
+            if stored is None and await find(bus, key, deadline) is None:
+                # The record's time was shorter than the call. Its outcome is kept all the same: an owner that
+                # looked for the record again would find the id free, and call a second time.
+                made = await claim(bus, key, done, deadline)
+                stored = made if made.mine else None
+        except Conflict:  # the id has become another request's
+            return Settled(verdict.outcome, Keep.RELEASE, held)
+        except Refused:  # too large to be kept
+            self._end_later(bus, key, held, State.RELEASED, None)
+            raise
+        except BaseException:
+            # The time is over or NATS away: those who come next should find the outcome, not wait for the lease.
+            self._end_later(bus, key, held, State.DONE, verdict.outcome)
+            raise
+        return None if stored is None else Settled(verdict.outcome, verdict.keep, stored)
 
     async def _take_over(
         self, bus: Bus, key: str, held: Held, wanted: Record, deadline: float
@@ -168,19 +190,21 @@ class Leases:
         now = time.monotonic()
         return now - self._seen.setdefault((key, revision), now) >= self._lease_seconds
 
-    def _release(self, bus: Bus, key: str, held: Held, outcome: Outcome | None) -> None:
-        """Free the id without making the caller wait: its deadline may be over. If this fails, the lease ends."""
+    def _end_later(
+        self, bus: Bus, key: str, held: Held, state: State, outcome: Outcome | None
+    ) -> None:
+        """End the record without making the caller wait: its deadline may be over. If this fails, the lease ends."""
 
-        async def release() -> None:
-            record = held.record.ended(State.RELEASED, outcome)
+        async def end() -> None:
+            record = held.record.ended(state, outcome)
             try:
-                await _write(bus, key, record, held.revision, time.monotonic() + _RELEASE_SECONDS)
+                await _write(bus, key, record, held.revision, time.monotonic() + _ENDING_SECONDS)
             except BridgeError as error:
-                _log.warning("an id could not be released, its lease must end: %s", error)
+                _log.warning("a call's record could not be ended, its lease must be: %s", error)
 
-        task = asyncio.get_running_loop().create_task(release())
-        self._releasing.add(task)
-        task.add_done_callback(self._releasing.discard)
+        task = asyncio.get_running_loop().create_task(end())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
 
 async def _write(bus: Bus, key: str, record: Record, revision: int, deadline: float) -> Held | None:

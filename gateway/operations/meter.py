@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from bridge import BridgeError, Bus, NotSent, PubAck
 from gateway.context import RequestContext
-from gateway.idempotency import Conflict, HttpId, Outcome, Record, usage_pair
+from gateway.idempotency import Conflict, Held, HttpId, Outcome, Record, usage_pair
 from gateway.operations.outgoing import Outgoing, compose
 from gateway.operations.publish import First, Publication, Published, publish_once, receipt
 from gateway.schemas.base import WIRE_VERSION
@@ -38,11 +38,12 @@ def event(
     *,
     subject: str,
     on_claimed: Callable[[bool], None],
+    on_metered: Callable[[bool], None],
 ) -> Publication:
     """A usage event that a client reports.
 
     Its outcome is 202 when this event is the one that counts, at every replay too, and 200 ``emitted: false`` when
-    another one is.
+    another one is. ``on_metered`` is told, once a claim, which it was.
     """
     pair = pair_of(context.tenant, body)
 
@@ -51,14 +52,18 @@ def event(
         headers = {**outgoing.headers, "usage_id": key.id, CLAIM_HEADER: record.claim_id}
         return Outgoing(subject, outgoing.payload, headers)
 
-    async def counted(bus: Bus, ack: PubAck, record: Record) -> Outcome:
+    async def counted(bus: Bus, ack: PubAck, held: Held) -> Outcome:
+        record = held.record
         body = receipt(USAGE, key, ack, record)
         if not ack.duplicate:
+            on_metered(True)
             return Outcome(202, body)
         original = await bus.stored(ack.stream, ack.seq, deadline=context.deadline)
         headers = original.headers if original else {}  # none: it is not kept any more
         if headers.get(CLAIM_HEADER) == record.claim_id:
             return Outcome(202, body)
+        if held.mine:
+            on_metered(False)
         duplicate_of = headers.get("usage_id") or headers.get("usage_source")
         return Outcome(200, {**body, "emitted": False, "duplicate_of": duplicate_of})
 
@@ -127,14 +132,19 @@ async def meter_batch(bus: Bus, items: Sequence[BatchItem]) -> list[BatchResult]
 
 
 def _groups(items: Sequence[BatchItem]) -> list[list[int]]:
-    """Indices that must go one after the other: joined by an equal record key or an equal pair."""
+    """Indices that must go one after the other: joined, perhaps through others, by an equal record key or pair."""
     group_of: dict[str, list[int]] = {}
     for index, item in enumerate(items):
         names = (item.publication.record_key, item.pair)
-        found = {id(group): group for name in names if (group := group_of.get(name))}
-        merged = sorted({index, *(i for group in found.values() for i in group)})
-        for i in merged:
-            other = items[i]
-            group_of[other.publication.record_key] = merged
-            group_of[other.pair] = merged
-    return list({id(group): group for group in group_of.values()}.values())
+        found = {id(group): group for name in names if (group := group_of.get(name)) is not None}
+        # The smaller joins the larger: however they are linked, a thousand items are a few thousand steps.
+        group, *smaller = sorted(found.values(), key=len, reverse=True) or [[]]
+        for other in smaller:
+            group += other
+            for moved in other:
+                group_of[items[moved].publication.record_key] = group
+                group_of[items[moved].pair] = group
+        group.append(index)
+        for name in names:
+            group_of[name] = group
+    return [sorted(group) for group in {id(group): group for group in group_of.values()}.values()]

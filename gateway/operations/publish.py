@@ -34,7 +34,7 @@ class Publication:
     fingerprint: str
     context: RequestContext
     compose: Callable[[Record, RequestContext], Outgoing]
-    outcome: Callable[[Bus, PubAck, Record], Awaitable[Outcome]]
+    outcome: Callable[[Bus, PubAck, Held], Awaitable[Outcome]]
     on_claimed: Callable[[bool], None]
 
     @property
@@ -83,8 +83,8 @@ def execution(
         message["correlation"] = {"trace_id": first.trace_id}
         return compose(subject, message, first, msg_id=f"{operation}.{record.claim_id}")
 
-    async def stored(_bus: Bus, ack: PubAck, record: Record) -> Outcome:
-        return Outcome(202, receipt(operation, key, ack, record))
+    async def stored(_bus: Bus, ack: PubAck, held: Held) -> Outcome:
+        return Outcome(202, receipt(operation, key, ack, held.record))
 
     return Publication(operation, key, fingerprint, context, make, stored, on_claimed)
 
@@ -103,7 +103,7 @@ async def publish_once(bus: Bus, publication: Publication, first: First) -> Publ
     ack = await bus.publish(
         outgoing.subject, outgoing.payload, headers=outgoing.headers, deadline=deadline
     )
-    outcome = await publication.outcome(bus, ack, held.record)
+    outcome = await publication.outcome(bus, ack, held)
     if bus.forgets_ids(outgoing.subject):
         await _keep(bus, publication.record_key, held, outcome, deadline)
     return Published(outcome, held)

@@ -76,6 +76,7 @@ class Tracing:
             tracer_provider=self.provider,
             meter_provider=NoOpMeterProvider(),
             excluded_urls=_UNTRACED,
+            enable_commenter=False,
         )
 
     def shutdown(self, timeout_seconds: float) -> None:

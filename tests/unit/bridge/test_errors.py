@@ -22,7 +22,12 @@ from bridge.errors import (
     translate,
 )
 
-_BASES = {nats.errors.Error, nats.js.errors.Error, nats.js.errors.APIError, nats.js.errors.KeyValueError}
+_BASES = {
+    nats.errors.Error,
+    nats.js.errors.Error,
+    nats.js.errors.APIError,
+    nats.js.errors.KeyValueError,
+}
 
 
 def _all_errors() -> list[type[Exception]]:
@@ -59,13 +64,19 @@ def test_nobody_listening_is_not_sent() -> None:
 
 
 def test_a_full_stream_is_not_sent() -> None:
-    full = nats.js.errors.ServiceUnavailableError(code=503, err_code=10077, description="maximum bytes exceeded")
+    full = nats.js.errors.ServiceUnavailableError(
+        code=503, err_code=10077, description="maximum bytes exceeded"
+    )
     assert isinstance(translate(full), NotSent)
 
 
 @pytest.mark.parametrize("err_code", [10071, 10164])
 def test_a_lost_compare_and_set_is_refused_as_a_revision(err_code: int) -> None:
-    error = translate(nats.js.errors.BadRequestError(code=400, err_code=err_code, description="wrong last sequence"))
+    error = translate(
+        nats.js.errors.BadRequestError(
+            code=400, err_code=err_code, description="wrong last sequence"
+        )
+    )
     assert isinstance(error, Refused)
     assert error.reason is Refusal.REVISION
 

@@ -7,8 +7,9 @@ import contextvars
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ class Blocker:
 
     async def _block(self) -> None:
         self._entered.set()
-        self._release.wait(20)  # noqa: ASYNC251 - blocking the loop is the point
+        self._release.wait(20)
 
     def release(self) -> None:
         self._release.set()
@@ -61,7 +62,7 @@ async def answer() -> int:
     return 42
 
 
-def recording(ran: list[str]) -> Callable[[], object]:
+def recording(ran: list[str]) -> Callable[[], Coroutine[Any, Any, None]]:
     async def operation() -> None:
         ran.append("ran")
 
@@ -104,7 +105,7 @@ def test_an_operation_cancelled_before_pick_up_never_runs(make_loop: MakeLoop) -
     thread = make_loop()
     blocker = Blocker(thread)
     ran: list[str] = []
-    future = thread.submit(recording(ran), soon())  # type: ignore[arg-type]
+    future = thread.submit(recording(ran), soon())
     assert future.cancel()
     blocker.release()
     assert thread.run(answer, soon()) == 42  # the loop has passed the cancelled one
@@ -118,9 +119,9 @@ def test_an_operation_whose_deadline_passed_in_the_queue_never_runs(make_loop: M
     ran: list[str] = []
     begun = time.monotonic()
     with pytest.raises(NotSent):
-        thread.run(recording(ran), soon(0.1))  # type: ignore[arg-type]
+        thread.run(recording(ran), soon(0.1))
     assert time.monotonic() - begun < 2
-    waiting = thread.submit(recording(ran), soon(0.05))  # type: ignore[arg-type]
+    waiting = thread.submit(recording(ran), soon(0.05))
     wait_until(lambda: time.monotonic() > begun + 0.5, 5, "the deadline has passed")
     blocker.release()
     with pytest.raises(NotSent):
@@ -153,7 +154,7 @@ def test_a_caller_does_not_wait_for_a_loop_that_hangs(make_loop: MakeLoop) -> No
     release = threading.Event()
 
     async def hang() -> None:
-        release.wait(20)  # noqa: ASYNC251 - blocking the loop is the point
+        release.wait(20)
 
     begun = time.monotonic()
     with pytest.raises(Unknown):
@@ -204,7 +205,7 @@ def test_close_fails_what_waits_and_what_does_not_end(make_loop: MakeLoop) -> No
     wait_until(running.running, 5, "the operation runs")
     blocker = Blocker(thread)
     ran: list[str] = []
-    queued = thread.submit(recording(ran), soon(60))  # type: ignore[arg-type]
+    queued = thread.submit(recording(ran), soon(60))
     with ThreadPoolExecutor(1) as pool:
         closing = pool.submit(thread.close, 1.0)
         with pytest.raises(Closed):

@@ -13,7 +13,8 @@ from bridge import required_permissions
 from gateway.app import bridge_config
 from gateway.cli import OUT_OF_DATE, main
 from gateway.documentation import documents
-from gateway.settings import Settings, Variable, variables
+from gateway.environment import Variable
+from gateway.settings import Settings, variables
 
 DOCS = Path(__file__).parents[3] / "docs"
 CONFIGURATION = documents()["CONFIGURATION.md"]

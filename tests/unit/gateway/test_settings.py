@@ -12,7 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gateway.cli import CONFIGURATION_ERROR, main
-from gateway.settings import Settings, SettingsError, Variable, variables
+from gateway.environment import Variable
+from gateway.settings import Settings, SettingsError, variables
 from tests.unit.gateway.given import settings
 
 NAMED_DEFAULTS = {
@@ -170,6 +171,9 @@ def test_settings_that_are_printed_by_accident_show_no_secret() -> None:
             {"GATEWAY_GRACEFUL_TIMEOUT_MS": "5000"},
             ["GATEWAY_GRACEFUL_TIMEOUT_MS", "ROUTER_REQUEST_TIMEOUT_MS"],
         ),
+        ({"IDEMPOTENCY_LEASE_MS": "5000"}, ["IDEMPOTENCY_LEASE_MS", "ROUTER_REQUEST_TIMEOUT_MS"]),
+        ({"CAF_RESULT_SUBJECT": "caf.exec.*.v1"}, ["CAF_RESULT_SUBJECT", "CAF_ASSIGNMENT_SUBJECT"]),
+        ({"CAF_RESULT_SUBJECT": "caf.exec.result.>"}, ["CAF_RESULT_SUBJECT"]),
         ({"NATS_USER": "gateway"}, ["NATS_USER", "NATS_PASSWORD"]),
         ({"NATS_PASSWORD": SECRET}, ["NATS_USER", "NATS_PASSWORD"]),
         ({"NATS_TLS_CERT_FILE": __file__}, ["NATS_TLS_CERT_FILE", "NATS_TLS_KEY_FILE"]),
