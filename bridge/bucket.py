@@ -77,9 +77,11 @@ class Bucket:
         entries = [await self.get(key, deadline=deadline) for key in keys]
         return sorted((e for e in entries if e is not None), key=lambda entry: entry.revision)
 
-    async def delete(self, key: str, *, deadline: float) -> None:
-        """Leave a marker instead of the value."""
+    async def delete(self, key: str, *, deadline: float, revision: int | None = None) -> None:
+        """Leave a marker instead of the value; with ``revision``, only if that is the key's last one (Refused)."""
         headers = {_OPERATION: "DEL"}
+        if revision is not None:
+            headers[_EXPECTED] = str(revision)
         await self._exchange.store(self._subject(key), b"", headers, deadline)
 
     async def _write(self, key: str, value: bytes, revision: int, deadline: float) -> int:

@@ -31,6 +31,7 @@ _VIOLATION = re.compile(
     r"Permissions Violation for (?P<verb>Publish|Subscription) (?:to|with) \"(?P<subject>[^\"]+)\"",
     re.IGNORECASE,
 )
+_REFUSED = "Authorization Violation"
 _LOG_EVERY_SECONDS = 30.0
 _WATCH_SECONDS = 0.25
 
@@ -98,9 +99,8 @@ class Connection:
             self._client = client
             try:
                 await client.connect(**self._options(closed))
-            except (
-                Exception
-            ) as error:  # whatever it was: without this task nobody would connect again
+            except Exception as error:
+                # Whatever it was: without this task nobody would connect again.
                 await self._note_error(error)
                 _abort(client)
                 await asyncio.sleep(self._config.reconnect_wait_seconds)
@@ -214,7 +214,7 @@ class Connection:
 
     def _connected(self) -> None:
         self.connects += 1
-        self._connected_at = time.monotonic()
+        self._connected_at = self._stirred_at = time.monotonic()
         self.last_error = None
         self.violations.clear()
         self._cancel_up()
@@ -225,6 +225,7 @@ class Connection:
     def _disconnected(self) -> None:
         self._cancel_up()
         self._is_up.clear()
+        self._stirred_at = time.monotonic()
         if not self._closing:
             _log.warning("connection to NATS lost")
         self._on_disconnected()
@@ -246,7 +247,9 @@ class Connection:
             self.violations[subject] = verb
             if self.on_violation is not None:
                 self.on_violation(verb, subject)
-        else:
+        elif not (isinstance(error, ConnectionResetError) and _REFUSED in (self.last_error or "")):
+            # A server that refuses a client closes the socket in the same moment, and its words may get lost. They
+            # were heard once: they say more than the reset.
             self.last_error = text
         client = self._client
         if client is not None and not client.is_connected:

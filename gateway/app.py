@@ -9,7 +9,7 @@ from flask import Flask
 from flask.json.provider import JSONProvider
 
 from bridge import Bridge, BridgeConfig, BucketSpec, StreamSpec, Tls, subject_covers
-from gateway import blueprints, json
+from gateway import blueprints, json, sticky
 from gateway.access import Allowlists
 from gateway.door import Door
 from gateway.gate import Gate
@@ -19,6 +19,7 @@ from gateway.intake import consumer_spec
 from gateway.operations import results
 from gateway.runtime import EXTENSION, Runtime
 from gateway.settings import Settings
+from gateway.sticky import Sessions
 from gateway.telemetry.metrics import TenantLabel
 from gateway.telemetry.tracing import Tracing
 
@@ -53,6 +54,7 @@ def create_app(settings: Settings, bridge: Bridge, tracing: Tracing | None = Non
         tenant_label=TenantLabel(settings.metrics_tenants),
         replays=Replays(settings.idempotency_local_entries, lambda: bridge.generation),
         leases=Leases(settings.lease_seconds),
+        sessions=Sessions(),
         gate=gate,
         waiting=threading.BoundedSemaphore(settings.waiting_cap),
     )
@@ -85,6 +87,7 @@ def bridge_config(settings: Settings, *, name: str = "beamline-gateway") -> Brid
         buckets=(
             BucketSpec(name=BUCKET, ttl_ms=settings.idempotency_ttl_ms),
             BucketSpec(name=results.BUCKET, ttl_ms=settings.results_ttl_ms),
+            BucketSpec(name=sticky.BUCKET, ttl_ms=settings.sticky_ttl_ms),
         ),
         publishes=(
             settings.assignment_subject,

@@ -85,6 +85,7 @@ class Door:
         g.error = None
         g.inside = False
         g.replayed = False
+        g.sticky = None
         given_trace = headers.get("X-Trace-ID")
         trace_id = ctx.normal_trace_id(given_trace) if given_trace is not None else None
         # Read by the id generator when the span that follows is a root.
@@ -150,6 +151,7 @@ class Door:
             request_id=context.request_id,
             trace_id=context.trace_id,
             cp_phase=context.cp_phase,
+            sticky=g.sticky,
             replayed=g.replayed,
             **({"error_type": error.error_type, "error_code": error.code} if error else {}),
         )

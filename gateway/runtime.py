@@ -16,6 +16,7 @@ from gateway.errors import conflict, from_bridge, in_progress
 from gateway.gate import Gate
 from gateway.idempotency import Conflict, InProgress, KeyType, Leases, Replays
 from gateway.settings import Settings
+from gateway.sticky import Sessions, Stickiness
 from gateway.telemetry import metrics
 from gateway.telemetry.metrics import TenantLabel
 
@@ -34,6 +35,7 @@ class Runtime:
     tenant_label: TenantLabel
     replays: Replays
     leases: Leases
+    sessions: Sessions
     gate: Gate
     waiting: threading.BoundedSemaphore
     draining: threading.Event = field(default_factory=threading.Event)
@@ -74,6 +76,22 @@ class Runtime:
             metrics.USAGE_EMITTED.labels(tenant, "http", result).inc()
 
         return count
+
+    def sticky_counter(self, tenant_id: str) -> Callable[[Stickiness], None]:
+        """Counts a decide of a session: with its provider, freely, or with the bucket out of reach."""
+        labels = (self.tenant_label(tenant_id), self.settings.decide_subject)
+
+        def count(stickiness: Stickiness) -> None:
+            _STICKY[stickiness].labels(*labels).inc()
+
+        return count
+
+
+_STICKY: Final = {
+    Stickiness.HIT: metrics.STICKY_HITS,
+    Stickiness.MISS: metrics.STICKY_MISS,
+    Stickiness.UNAVAILABLE: metrics.STICKY_UNAVAILABLE,
+}
 
 
 def runtime() -> Runtime:

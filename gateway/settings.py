@@ -285,6 +285,19 @@ class Settings:
         "Long polls and open streams in each worker before the next is answered 503; 0: half of the threads.",
     )
 
+    sticky_ttl_ms: int = env(
+        "STICKY_TTL_MS",
+        whole(1_000, 31 * _DAY_MS, "of milliseconds"),
+        "3600000",
+        "How long a session stays with its provider, from when the mapping was made or moved; hits do not extend it.",
+    )
+    sticky_session_key: str = env(
+        "STICKY_SESSION_KEY",
+        name("a field's name: 1 to 64 of A-Z a-z 0-9 _ . -", r"[A-Za-z0-9_.-]{1,64}"),
+        "session_id",
+        "The field of a decide's `context` that names its session. Another field starts new mappings.",
+    )
+
     # -- streams
     exec_max_age_ms: int = env(
         "EXEC_MAX_AGE_MS",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flask import Response, g
 
 from gateway import json
-from gateway.context import RequestContext
 from gateway.door import respond
 from gateway.errors import as_answered, conflict
 from gateway.idempotency import Conflict, Held, HttpId, Keep, Outcome, Record, Replay, State
 from gateway.operations import decide
-from gateway.operations.outgoing import Outgoing
 from gateway.operations.publish import Publication, publish_once
 from gateway.runtime import runtime
+from gateway.sticky import Stickiness
 
 
 def publish(publication: Publication) -> Response:
@@ -33,7 +34,10 @@ def publish(publication: Publication) -> Response:
 
 
 def decide_once(
-    key: HttpId, fingerprint: str, outgoing: Outgoing, context: RequestContext
+    key: HttpId,
+    fingerprint: str,
+    asked: decide.Question,
+    count_sticky: Callable[[Stickiness], None],
 ) -> Response:
     """Answer a decide with an id: from this worker's memory, or under the id's lease."""
     parts = runtime()
@@ -42,17 +46,36 @@ def decide_once(
     if (known := _known(record_key, fingerprint)) is not None:
         count(False)
         return known
-    wanted = Record.new(State.IN_PROGRESS, fingerprint, context, parts.bridge.server_now())
-    settled = parts.cross(
-        lambda bus: decide.ask_once(bus, parts.leases, key, wanted, outgoing, context, count),
-        context.deadline,
+    wanted = Record.new(State.IN_PROGRESS, fingerprint, asked.context, parts.bridge.server_now())
+    outcome = parts.cross(
+        lambda bus: decide.ask_once(
+            bus,
+            asked,
+            parts.sessions,
+            count_sticky,
+            leases=parts.leases,
+            key=key,
+            wanted=wanted,
+            on_claimed=count,
+        ),
+        asked.context.deadline,
         publishing=False,
     )
+    settled = outcome.settled
     if settled.keep is Keep.REPLAY:
-        return _answer(record_key, fingerprint, settled.outcome, settled.held)
-    g.replayed = not settled.held.mine
-    headers = _headers(g.replayed, None) | _refusal(settled.outcome)
-    return respond(settled.outcome.body, settled.outcome.status, headers)
+        response = _answer(record_key, fingerprint, settled.outcome, settled.held)
+    else:
+        g.replayed = not settled.held.mine
+        headers = _headers(g.replayed, None) | _refusal(settled.outcome)
+        response = respond(settled.outcome.body, settled.outcome.status, headers)
+    response.headers.update(sticky_header(outcome.sticky))
+    return response
+
+
+def sticky_header(sticky: Stickiness | None) -> dict[str, str]:
+    """What became of the request's session; nothing where it has none."""
+    g.sticky = sticky
+    return {} if sticky is None else {"X-Sticky": sticky}
 
 
 def _known(record_key: str, fingerprint: str) -> Response | None:

@@ -24,11 +24,17 @@ def decide_route() -> Response:
     parts.allowlists.check_policy(request.get("policy_id"))
     take_ids(request, request_id=True)
     ctx = context()
-    outgoing = decide.compose_request(request, ctx, subject=parts.settings.decide_subject)
+    asked = decide.question(
+        request,
+        ctx,
+        subject=parts.settings.decide_subject,
+        session_field=parts.settings.sticky_session_key,
+    )
+    count = parts.sticky_counter(ctx.tenant)
     if (assignment_id := request.get(KeyType.ASSIGNMENT_ID)) is not None:
         key = mark_http_id(ctx.tenant, KeyType.ASSIGNMENT_ID, assignment_id)
-        return once.decide_once(key, fingerprint(request), outgoing, ctx)
-    reply = parts.cross(
-        lambda bus: decide.ask(bus, outgoing, ctx.deadline), ctx.deadline, publishing=False
+        return once.decide_once(key, fingerprint(request), asked, count)
+    decision = parts.cross(
+        lambda bus: decide.ask(bus, asked, parts.sessions, count), ctx.deadline, publishing=False
     )
-    return respond(decide.read_reply(reply, ctx))
+    return respond(decision.body, headers=once.sticky_header(decision.sticky))

@@ -9,6 +9,7 @@ from flask import Blueprint, Response
 from marshmallow import ValidationError
 
 from bridge import BridgeError
+from gateway import json
 from gateway.blueprints import once
 from gateway.blueprints.body import drop_repeated, load, sentence_of, take_ids
 from gateway.context import RequestContext, normal_trace_id
@@ -115,11 +116,9 @@ def _batch_outcome(raw: Any, result: meter.BatchResult) -> dict[str, Any]:
 
 def _outcome(name: str, raw: Any, error: GatewayError | None = None) -> dict[str, Any]:
     usage_id = raw.get("usage_id") if isinstance(raw, dict) else None
-    # What is no text is no id, and may be nested more deeply than an answer can be.
-    outcome: dict[str, Any] = {
-        "usage_id": usage_id if isinstance(usage_id, str) else None,
-        "outcome": name,
-    }
+    # As it came, whatever it is; unless it is nested more deeply than an answer can be.
+    given = usage_id if isinstance(usage_id, str) or json.fits(usage_id) else None
+    outcome: dict[str, Any] = {"usage_id": given, "outcome": name}
     if error is not None:
         outcome["error"] = {
             "code": error.code,

@@ -15,6 +15,7 @@ from gateway.idempotency.fingerprint import fingerprint
 from gateway.idempotency.keys import (
     HttpId,
     KeyType,
+    digest,
     mark_http_id,
     result_key,
     result_keys,
@@ -40,6 +41,7 @@ __all__ = [
     "State",
     "Verdict",
     "claim",
+    "digest",
     "find",
     "fingerprint",
     "mark_http_id",

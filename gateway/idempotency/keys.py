@@ -35,7 +35,7 @@ class HttpId:
 
     def record_key(self, operation: str) -> str:
         """The key of ``operation``'s record: the same id in another operation is another record."""
-        return _hash(operation, self.signature)
+        return digest(operation, self.signature)
 
 
 def mark_http_id(tenant_id: str, key_type: KeyType, id: str) -> HttpId:
@@ -50,9 +50,9 @@ def usage_pair(tenant_id: str, *, assignment_id: str | None, request_id: str | N
     id is given.
     """
     if assignment_id is not None:
-        return "usage." + _hash("assignment", tenant_id, assignment_id)
+        return "usage." + digest("assignment", tenant_id, assignment_id)
     if request_id is not None:
-        return "usage." + _hash("request", tenant_id, request_id)
+        return "usage." + digest("request", tenant_id, request_id)
     raise ValueError("usage is metered by an assignment_id or a request_id")
 
 
@@ -65,7 +65,7 @@ def result_keys(
         keys.append(result_key(tenant_id, assignment_id=assignment_id))
     if request_id is not None:
         of = "" if assignment_id is None else assignment_id
-        keys.append(f"{_hash('result', 'request', tenant_id, request_id)}.{_hash('of', of)}")
+        keys.append(f"{digest('result', 'request', tenant_id, request_id)}.{digest('of', of)}")
     return tuple(keys)
 
 
@@ -74,9 +74,9 @@ def result_key(
 ) -> str:
     """The key, or pattern of keys, to read results by: of an assignment, else of a request."""
     if assignment_id is not None:
-        return _hash("result", "assignment", tenant_id, assignment_id)
+        return digest("result", "assignment", tenant_id, assignment_id)
     if request_id is not None:
-        return f"{_hash('result', 'request', tenant_id, request_id)}.*"
+        return f"{digest('result', 'request', tenant_id, request_id)}.*"
     raise ValueError("results are kept by assignment_id or request_id")
 
 
@@ -84,5 +84,6 @@ def _delimited(*parts: str) -> str:
     return "".join(f"{len(part.encode())}:{part}," for part in parts)
 
 
-def _hash(*parts: str) -> str:
+def digest(*parts: str) -> str:
+    """A hash of parts that no other parts have, in the alphabet of bucket keys."""
     return hashlib.sha256(_delimited(*parts).encode()).hexdigest()[:40]

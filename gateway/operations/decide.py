@@ -1,13 +1,14 @@
 """Decide: ask the Router which provider takes a task, and pass its answer on.
 
 With an ``assignment_id`` it is idempotent: one call is in flight at a time and its outcome is everybody's
-(`gateway.idempotency.leases`). With the Router down: NotSent at once when nobody listens, Unknown at the deadline when
-it is silent.
+(`gateway.idempotency.leases`). With a session it goes to the session's provider (`gateway.sticky`). With the Router
+down: NotSent at once when nobody listens, Unknown at the deadline when it is silent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
 from bridge import Bus
@@ -18,6 +19,7 @@ from gateway.idempotency import HttpId, Keep, Leases, Outcome, Record, Verdict
 from gateway.idempotency.leases import Settled
 from gateway.operations.outgoing import Outgoing, compose
 from gateway.schemas.base import WIRE_VERSION
+from gateway.sticky import PREFERRED, Sessions, Stickiness, session_key
 
 DECIDE: Final = "decide"
 _REPLAYED_ERRORS: Final = frozenset({404})
@@ -45,40 +47,120 @@ def compose_request(
     return compose(subject, body, context)
 
 
-async def ask(bus: Bus, outgoing: Outgoing, deadline: float) -> bytes:
-    """One request, one reply: the Router's bytes."""
-    reply = await bus.request(
-        outgoing.subject, outgoing.payload, headers=outgoing.headers, deadline=deadline
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A decide on its way. ``outgoing`` was made before the hop, for the case that no provider is preferred;
+    ``session`` is the key of its sticky session, if it has one."""
+
+    request: Mapping[str, Any]
+    context: RequestContext
+    subject: str
+    outgoing: Outgoing
+    session: str | None
+
+    def preferring(self, provider_id: str) -> Outgoing:
+        """The message that asks for a provider."""
+        metadata = {**self.request.get("metadata", {}), PREFERRED: provider_id}
+        request = {**self.request, "metadata": metadata}
+        return compose_request(request, self.context, subject=self.subject)
+
+
+def question(
+    request: Mapping[str, Any], context: RequestContext, *, subject: str, session_field: str
+) -> Question:
+    """What is asked, and of which session: none if the client names a preferred provider itself."""
+    session = None
+    if PREFERRED not in request.get("metadata", {}):
+        session = session_key(context.tenant, session_field, request.get("context", {}))
+    outgoing = compose_request(request, context, subject=subject)
+    return Question(request, context, subject, outgoing, session)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The success body for the client, and what became of its session."""
+
+    body: dict[str, Any]
+    sticky: Stickiness | None
+
+
+async def ask(
+    bus: Bus, asked: Question, sessions: Sessions, on_sticky: Callable[[Stickiness], None]
+) -> Decision:
+    """Ask the Router, for the session's provider if it has one; ``on_sticky`` is told whether it has.
+
+    Raises GatewayError for what the Router refuses, and the errors of the bridge.
+    """
+    deadline, key = asked.context.deadline, asked.session
+    if key is None:
+        reply = await _request(bus, asked.outgoing, deadline)
+        return Decision(read_reply(reply, asked.context), None)
+    found = await sessions.find(bus, key, deadline)
+    on_sticky(found.stickiness)
+    preferred = found.preferred
+    outgoing = asked.outgoing if preferred is None else asked.preferring(preferred)
+    try:
+        body = read_reply(await _request(bus, outgoing, deadline), asked.context)
+    except BaseException:
+        sessions.release(bus, key, found)
+        raise
+    decision = body["decision"]
+    reason = decision.get("reason")
+    sticky = await sessions.settle(
+        bus, key, found, decision["provider_id"], reason if _is_text(reason) else "", deadline
     )
-    return reply.payload
+    return Decision(body, sticky)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The settled outcome of a decide with an id; ``sticky`` only where this request's own call made it."""
+
+    settled: Settled
+    sticky: Stickiness | None
 
 
 async def ask_once(
     bus: Bus,
+    asked: Question,
+    sessions: Sessions,
+    on_sticky: Callable[[Stickiness], None],
+    *,
     leases: Leases,
     key: HttpId,
     wanted: Record,
-    outgoing: Outgoing,
-    context: RequestContext,
     on_claimed: Callable[[bool], None],
-) -> Settled:
+) -> Asked:
     """Ask under the key's lease, or take over the outcome of whoever asked; ``on_claimed`` is told which it was.
 
-    Raises Conflict, InProgress and the errors of the bridge. The Router's refusals are outcomes, too.
+    Raises Conflict, InProgress and the errors of the bridge. The Router's refusals are outcomes, too. A replayed
+    outcome does not touch the session.
     """
+    sticky: Stickiness | None = None
 
     async def effect() -> Verdict:
+        nonlocal sticky
         on_claimed(True)
-        reply = await ask(bus, outgoing, context.deadline)
         try:
-            return Verdict(Outcome(200, read_reply(reply, context)), Keep.REPLAY)
+            decision = await ask(bus, asked, sessions, on_sticky)
         except GatewayError as error:
-            return _verdict(error, context)
+            return _verdict(error, asked.context)
+        sticky = decision.sticky
+        return Verdict(Outcome(200, decision.body), Keep.REPLAY)
 
-    settled = await leases.call(bus, key.record_key(DECIDE), wanted, effect, context.deadline)
+    deadline = asked.context.deadline
+    settled = await leases.call(bus, key.record_key(DECIDE), wanted, effect, deadline)
     if not settled.held.mine:
         on_claimed(False)
-    return settled
+        return Asked(settled, None)
+    return Asked(settled, sticky)
+
+
+async def _request(bus: Bus, outgoing: Outgoing, deadline: float) -> bytes:
+    reply = await bus.request(
+        outgoing.subject, outgoing.payload, headers=outgoing.headers, deadline=deadline
+    )
+    return reply.payload
 
 
 def _verdict(error: GatewayError, context: RequestContext) -> Verdict:

@@ -70,6 +70,21 @@ IDEMPOTENCY_MISS: Final = Counter(
 )
 
 
+STICKY_HITS: Final = Counter(
+    "sticky_hits_total",
+    "Decides of a session that went out with its provider.",
+    ["tenant", "subject"],
+)
+STICKY_MISS: Final = Counter(
+    "sticky_miss_total",
+    "Decides of a session that went out without a preferred provider.",
+    ["tenant", "subject"],
+)
+STICKY_UNAVAILABLE: Final = Counter(
+    "beamline_gateway_sticky_unavailable_total",
+    "Decides of a session that could not be looked up: the bucket was out of reach.",
+    ["tenant", "subject"],
+)
 CONSUMPTION: Final = Counter(
     "beamline_gateway_nats_consumption_total",
     "Messages taken in by result (ok, rejected, failed).",

@@ -104,6 +104,15 @@ def test_the_assignment_pasted_twice_is_replayed(devstack: str) -> None:
     assert second.split("\n\n")[-1] == first.split("\n\n")[-1]
 
 
+def test_the_session_pasted_twice_is_a_miss_and_then_a_hit(devstack: str) -> None:
+    readme = (ROOT / "README.md").read_text()
+    command = next(text for kind, text in BLOCK.findall(readme) if '"session_id"' in text)
+    now = f"{int(time.time())}002"
+    first, second = (_paste(command, devstack, now) for _ in range(2))
+    assert "X-Sticky: miss" in first
+    assert "X-Sticky: hit" in second
+
+
 def test_the_two_commands_lead() -> None:
     readme = (ROOT / "README.md").read_text()
     assert readme.index("make run") < readme.index("make test") < readme.index("## Try it")
