@@ -11,7 +11,7 @@ INPUTS      := setup.cfg constraints.txt
 FINGERPRINT := cksum $(INPUTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint lock clean
+.PHONY: help setup run test faults lint lock clean
 .SUFFIXES:
 
 help: ## Show this list
@@ -24,6 +24,10 @@ run: $(STAMP) ## Start the whole stack: NATS, a Router, a worker, the gateway
 
 test: $(STAMP) ## Run the test suite (ARGS="-k decide" for a part of it)
 	$(BIN)/pytest $(ARGS)
+
+faults: $(STAMP) ## Kill and freeze what can be, at every moment (10 minutes; needs faketime)
+	$(BIN)/pytest tests/faults
+	$(BIN)/python -m tests.faults.crash_matrix $(ARGS)
 
 lint: $(STAMP) ## Check style, types and the import law
 	$(BIN)/ruff check .

@@ -133,8 +133,9 @@ def _streams(settings: Settings) -> tuple[StreamSpec, ...]:
             subjects=_disjoint(
                 *(f"{subject}.dlq" for subject in (*exec_subjects, settings.usage_subject))
             ),
-            duplicate_window_ms=120_000,
-            max_age_ms=settings.dlq_max_age_ms,
+            # A crash between the letter and the end of its message brings the message back after this time.
+            duplicate_window_ms=max(120_000, 2 * settings.nats_ack_wait_ms),
+            max_age_ms=max(settings.dlq_max_age_ms, 2 * settings.nats_ack_wait_ms),
             max_bytes=settings.dlq_max_bytes,
         ),
     )

@@ -78,12 +78,25 @@ def post_worker_init(worker: ThreadWorker) -> None:
     _drain_on_sigterm(worker, app.extensions["beamline_gateway"].draining)
 
 
+def post_request(worker: ThreadWorker, req: Any, environ: Any, resp: Any) -> None:
+    """Let a worker that has served its last request (``GATEWAY_MAX_REQUESTS``) end its streams and long polls.
+
+    Nobody sends it a signal, and until they have ended it is neither gone nor replaced.
+    """
+    if not worker.alive:
+        from gateway.wsgi import app
+
+        app.extensions["beamline_gateway"].draining.set()
+
+
 def worker_exit(server: Arbiter, worker: ThreadWorker) -> None:
     """Close what the worker holds; gunicorn calls this when its requests have ended."""
     if not worker.booted:
         return
-    from gateway.wsgi import bridge, tracing
+    from gateway.wsgi import app, bridge, tracing
 
+    # However it came to its end: a stream that goes on would keep the process, without a bridge.
+    app.extensions["beamline_gateway"].draining.set()
     bridge.close(_BRIDGE_CLOSE_SECONDS)
     tracing.shutdown(_TRACING_CLOSE_SECONDS)
 

@@ -38,7 +38,11 @@ _LOCAL_ENTRIES: Final = 50_000
 _PATIENCE_SECONDS: Final = 2.0
 """How long a second request waits for the first one's provider."""
 _SHARE: Final = 0.4
-"""What finding a mapping may take of the remaining time; the rest is the Router's."""
+"""What waiting for a mapping may take of the remaining time; the rest is the Router's, but for this:"""
+_ANSWER_SHARE: Final = 0.1
+_ANSWER_SECONDS: Final = 0.5
+"""What the bucket's answers may take beyond the patience. Without it a last look that began in time would end as
+"unavailable", although the bucket is there."""
 _WRITE_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 0.01
 _LONGEST_SESSION: Final = 512
@@ -79,9 +83,14 @@ class Binding:
         """None for what is no binding: it is treated as one that another request is making."""
         try:
             raw = json.loads(value)
-            return cls(raw["provider"], raw["generation"], raw["reason"], raw["claim"])
+            provider, generation = raw["provider"], raw["generation"]
+            reason, claim = raw["reason"], raw["claim"]
         except (ValueError, KeyError, TypeError):
             return None
+        named = provider is None or (isinstance(provider, str) and provider != "")
+        return (
+            cls(provider, generation, reason, claim) if named and type(generation) is int else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +136,11 @@ class Sessions:
         if known is not None:
             return known
         now = time.monotonic()
-        until = now + min(_PATIENCE_SECONDS, (deadline - now) * _SHARE)
+        remaining = deadline - now
+        patience_ends = now + min(_PATIENCE_SECONDS, remaining * _SHARE)
+        answered_by = patience_ends + min(_ANSWER_SECONDS, remaining * _ANSWER_SHARE)
         try:
-            found = await _claim_or_wait(bus, key, until)
+            found = await _claim_or_wait(bus, key, patience_ends, answered_by)
         except BridgeError:
             return Found(Stickiness.UNAVAILABLE)
         if found.stickiness is Stickiness.HIT:
@@ -153,10 +164,9 @@ class Sessions:
         binding = Binding(provider, generation, reason, secrets.token_hex(8))
         until = min(deadline, time.monotonic() + _WRITE_SECONDS)
         try:
-            await bus.bucket(BUCKET).update(key, binding.encode(), found.revision, deadline=until)
-        except Refused as error:
-            if error.reason is not Refusal.REVISION:
-                return Stickiness.UNAVAILABLE
+            if not await _write(bus, key, binding, found.revision, until):
+                # Expired meanwhile, under a Router slower than the TTL? A key that was dropped is not at revision 0.
+                await _write(bus, key, binding, 0, until)
         except BridgeError:
             return Stickiness.UNAVAILABLE
         return Stickiness.MISS if found.preferred is None else Stickiness.MOVED
@@ -177,14 +187,25 @@ class Sessions:
         task.add_done_callback(self._releasing.discard)
 
 
-async def _claim_or_wait(bus: Bus, key: str, until: float) -> Found:
+async def _write(bus: Bus, key: str, binding: Binding, revision: int, deadline: float) -> bool:
+    """Compare-and-set; False when the key is not at ``revision``."""
+    try:
+        await bus.bucket(BUCKET).update(key, binding.encode(), revision, deadline=deadline)
+    except Refused as error:
+        if error.reason is not Refusal.REVISION:
+            raise
+        return False
+    return True
+
+
+async def _claim_or_wait(bus: Bus, key: str, patience_ends: float, answered_by: float) -> Found:
     bucket = bus.bucket(BUCKET)
     claim = Binding(None, 0, "", secrets.token_hex(8))
     while True:
-        entry = await bucket.get(key, deadline=until)
+        entry = await bucket.get(key, deadline=answered_by)
         if entry is None:
             try:
-                revision = await bucket.create(key, claim.encode(), deadline=until)
+                revision = await bucket.create(key, claim.encode(), deadline=answered_by)
                 return Found(Stickiness.MISS, claim, revision, claimed=True)
             except Refused as error:
                 if error.reason is not Refusal.REVISION:
@@ -193,9 +214,10 @@ async def _claim_or_wait(bus: Bus, key: str, until: float) -> Found:
         found = _read(entry, claim)
         if found.stickiness is Stickiness.HIT or found.claimed:
             return found
-        if time.monotonic() + _PAUSE_SECONDS >= until:
-            return found  # patience is over: ask freely, and bind if nobody has
-        await asyncio.sleep(_PAUSE_SECONDS * random.uniform(1.0, 3.0))
+        left = patience_ends - time.monotonic()
+        if left <= 0:
+            return found  # ask freely, and bind if nobody has
+        await asyncio.sleep(min(left, _PAUSE_SECONDS * random.uniform(1.0, 3.0)))
 
 
 def _read(entry: Entry, claim: Binding) -> Found:

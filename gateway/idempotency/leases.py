@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from cachetools import TTLCache
+from cachetools import LRUCache
 
 from bridge import BridgeError, Bus, Refusal, Refused
 from gateway.idempotency.claims import Conflict, Held, claim, find
@@ -80,9 +80,9 @@ class Leases:
 
     def __init__(self, lease_seconds: float) -> None:
         self._lease_seconds = lease_seconds
-        self._seen: TTLCache[tuple[str, int], float] = TTLCache(
-            _OBSERVED_AT_MOST, lease_seconds * 4, timer=time.monotonic
-        )
+        # Without an end: a client that asks seldom must still find its second look to be one. The claim's random
+        # name keeps apart what has the same revision in a bucket that was made anew.
+        self._seen: LRUCache[tuple[str, int], float] = LRUCache(_OBSERVED_AT_MOST)
         self._ending: set[asyncio.Task[None]] = set()
 
     async def call(
@@ -116,7 +116,7 @@ class Leases:
                     continue
             else:
                 followed = record.claim_id
-                if self._expired(key, held.revision):
+                if self._expired(record.claim_id, held.revision):
                     mine = await self._take_over(bus, key, held, wanted, deadline)
                     if mine is not None:
                         held = mine
@@ -186,9 +186,9 @@ class Leases:
             raise Conflict
         return found
 
-    def _expired(self, key: str, revision: int) -> bool:
+    def _expired(self, claim_id: str, revision: int) -> bool:
         now = time.monotonic()
-        return now - self._seen.setdefault((key, revision), now) >= self._lease_seconds
+        return now - self._seen.setdefault((claim_id, revision), now) >= self._lease_seconds
 
     def _end_later(
         self, bus: Bus, key: str, held: Held, state: State, outcome: Outcome | None

@@ -116,35 +116,35 @@ async def meter_batch(bus: Bus, items: Sequence[BatchItem]) -> list[BatchResult]
     results: list[BatchResult] = [NotSent("not tried")] * len(items)
     room = asyncio.Semaphore(_AT_A_TIME)
 
-    async def run(group: list[int]) -> None:
+    async def run(chain: list[int]) -> None:
         async with room:
-            for index in group:
+            for index in chain:
                 item = items[index]
                 try:
                     results[index] = await publish_once(bus, item.publication, item.first)
                 except (Conflict, BridgeError) as error:
                     results[index] = error
 
-    await asyncio.gather(*(run(group) for group in _groups(items)))
+    names = [(item.publication.record_key, item.pair) for item in items]
+    await asyncio.gather(*(run(chain) for chain in chains(names)))
     if results and all(isinstance(result, NotSent) for result in results):
         raise results[0]  # type: ignore[misc]  # all of them are errors
     return results
 
 
-def _groups(items: Sequence[BatchItem]) -> list[list[int]]:
-    """Indices that must go one after the other: joined, perhaps through others, by an equal record key or pair."""
-    group_of: dict[str, list[int]] = {}
-    for index, item in enumerate(items):
-        names = (item.publication.record_key, item.pair)
-        found = {id(group): group for name in names if (group := group_of.get(name)) is not None}
+def chains(names: Sequence[tuple[str, str]]) -> list[list[int]]:
+    """Indices of items that must go one after the other: those joined, perhaps through others, by an equal name.
+
+    ``names`` are each item's record key and pair. Every index is in exactly one chain, and a chain is in order.
+    """
+    chain_of: dict[str, list[int]] = {}
+    for index, own in enumerate(names):
+        found = {id(chain): chain for name in own if (chain := chain_of.get(name)) is not None}
         # The smaller joins the larger: however they are linked, a thousand items are a few thousand steps.
-        group, *smaller = sorted(found.values(), key=len, reverse=True) or [[]]
-        for other in smaller:
-            group += other
-            for moved in other:
-                group_of[items[moved].publication.record_key] = group
-                group_of[items[moved].pair] = group
-        group.append(index)
-        for name in names:
-            group_of[name] = group
-    return [sorted(group) for group in {id(group): group for group in group_of.values()}.values()]
+        longest, *others = sorted(found.values(), key=len, reverse=True) or [[]]
+        for other in others:
+            longest += other
+            chain_of.update((name, longest) for moved in other for name in names[moved])
+        longest.append(index)
+        chain_of.update((name, longest) for name in own)
+    return [sorted(chain) for chain in {id(chain): chain for chain in chain_of.values()}.values()]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.http_client import Client
-from tests.support.idempotency_fleet import Fleet, running_fleet
+from tests.support.idempotency_fleet import SHORT_LEASE, Fleet, running_fleet
 from tests.support.nats_tap import NatsTap
 from tests.support.stacks import Running, running
 
@@ -36,6 +36,13 @@ def routerless() -> Iterator[Running]:
 def fleet() -> Iterator[Fleet]:
     """Two instances on one NATS, no Router. Shared: kill nothing, use ids of your own."""
     with running_fleet("fleet") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def leasing() -> Iterator[Fleet]:
+    """A fleet with a short deadline and lease, whose workers may be frozen and killed. Shared: mend what you break."""
+    with running_fleet("leasing", SHORT_LEASE) as started:
         yield started
 
 

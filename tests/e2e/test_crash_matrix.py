@@ -6,8 +6,12 @@ The short form of `python -m tests.faults.crash_matrix`: each position once. `ma
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +29,13 @@ from tests.support.faults_trail import Position, Trail
 from tests.support.gateway_process import GatewayProcess
 from tests.support.http_client import Answer
 from tests.support.nats_session import NatsSession, StoredMessage
-from tests.support.scripted_router import ScriptedRouter
+from tests.support.scripted_router import ScriptedRouter, decide_for
+from tests.support.stacks import running
 from tests.support.waiting import wait_until
 from tests.support.wire import expect_error
 
 TIMEOUT_MS = 1000
+LEASE_SECONDS = 0.5
 # The events of a request, counted from 0, as the crash matrix learns and prints them.
 CLAIM, EFFECT, OUTCOME = 0, 2, 4
 
@@ -47,6 +53,38 @@ def test_nothing_is_lost_or_done_twice_wherever_a_worker_or_nats_is_killed(tmp_p
     assert report.sound, f"\n{report.text}"
     # Two kinds of victims, before and after each of at least four events of a publish and six of a decide.
     assert sum(report.struck.values()) >= 2 * 2 * (4 + 4 + 6) + crash_matrix.SHORT_KILLS
+
+
+def test_a_dead_owners_id_is_free_again_however_seldom_its_client_asks() -> None:
+    """What was seen of a lease is remembered until it ends, not only for a few times its length."""
+    request = new_request(ASK, "dead owner")
+    environment = {
+        "WEB_CONCURRENCY": "1",
+        "ROUTER_REQUEST_TIMEOUT_MS": "300",
+        "IDEMPOTENCY_LEASE_MS": f"{LEASE_SECONDS * 1000:.0f}",
+    }
+    with (
+        running("dead-owner", environment) as started,
+        ScriptedRouter(started.nats.url, lambda _: None) as router,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        gateway = started.gateway
+        [owner] = gateway.workers()
+        cut = pool.submit(ask, gateway, request)
+        router.wait_for_requests(1)
+        os.kill(owner, signal.SIGKILL)
+        assert cut.result().answer is None
+        router.behaviour = decide_for
+
+        gateway.wait_for_workers(1, without=frozenset({owner}))
+        wait_until(lambda: (ready := gateway.get("/readyz")) and ready.status == 200)
+        assert _status(ask(gateway, request)) == 409
+        time.sleep(8 * LEASE_SECONDS)  # the client has better things to do
+        assert _status(ask(gateway, request)) == 200
+
+
+def _status(attempt: Attempt) -> int:
+    return attempt.answer.status if attempt.answer is not None else 0
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,20 @@
-"""Decide with an ``assignment_id``: one call of the Router at a time, and its outcome for everybody who asks.
-
-A lease of 2 s and a deadline of 1.5 s, so that both really pass.
-"""
+"""Decide with an ``assignment_id``: one call of the Router at a time, and its outcome for everybody who asks."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.support.documents import DECIDE, decide_body, new_id
-from tests.support.http_client import Answer, Client
-from tests.support.idempotency_fleet import Counting, Fleet, running_fleet, worker_clients
+from tests.support.idempotency_calls import (
+    Asked,
+    at_work,
+    wait_until_free,
+    wait_until_looked_at,
+)
+from tests.support.idempotency_fleet import DEADLINE_SECONDS, Counting, Fleet
 from tests.support.idempotency_operations import (
     DECISION,
     EXPIRES,
@@ -25,52 +23,11 @@ from tests.support.idempotency_operations import (
     expect_replay,
     same_answer,
 )
-from tests.support.scripted_router import (
-    Reply,
-    RouterRequest,
-    ScriptedRouter,
-    decide_for,
-    decision,
-    router_error,
-)
-from tests.support.waiting import DEADLINE_SLACK_SECONDS, GENEROUS_SECONDS, wait_until
+from tests.support.scripted_router import Reply, ScriptedRouter, decide_for, decision, router_error
+from tests.support.waiting import DEADLINE_SLACK_SECONDS, wait_until
 from tests.support.wire import expect_error
 
-DEADLINE_SECONDS = 1.5
-LEASE_SECONDS = 2.0
 TTL_SECONDS = 300.0
-
-
-@pytest.fixture(scope="module")
-def leasing() -> Iterator[Fleet]:
-    """A fleet whose deadline and lease are short. Shared by this module: thaw what you freeze."""
-    times = {
-        "ROUTER_REQUEST_TIMEOUT_MS": str(int(DEADLINE_SECONDS * 1000)),
-        "IDEMPOTENCY_LEASE_MS": str(int(LEASE_SECONDS * 1000)),
-    }
-    with running_fleet("leasing", times) as fleet:
-        yield fleet
-
-
-class Asked:
-    """A Router that answers when it is told to, and the requests of one id that have come to it."""
-
-    def __init__(self, router: ScriptedRouter, id: str) -> None:
-        self.router = router
-        self._id = id
-
-    def requests(self) -> list[RouterRequest]:
-        return [one for one in self.router.requests() if one.json().get("assignment_id") == self._id]
-
-    def wait_for(self, count: int) -> list[RouterRequest]:
-        return wait_until(
-            lambda: found if len(found := self.requests()) >= count else [],
-            message=lambda: f"{len(self.requests())} of {count} requests came",
-        )
-
-    def answer(self, number: int, reply: Reply) -> None:
-        """Answer the request with this number, counted from 1, as soon as it is there."""
-        self.router.answer(self.wait_for(number)[number - 1], reply)
 
 
 @pytest.fixture
@@ -94,18 +51,6 @@ def asked(router: ScriptedRouter, body: Document) -> Asked:
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(max_workers=16) as pool:
         yield pool
-
-
-def state_of(fleet: Fleet, body: Document) -> Answer:
-    return fleet.get(DECISION.operation_path(body["assignment_id"]), instance=1)
-
-
-def wait_until_free(fleet: Fleet, body: Document) -> None:
-    """Until the id is released: nothing is known of it any more."""
-    wait_until(
-        lambda: state_of(fleet, body).status == 404,
-        message=lambda: f"the id is not free: {state_of(fleet, body)}",
-    )
 
 
 # -- while the first is at work ------------------------------------------------------------------------
@@ -159,6 +104,19 @@ def test_another_request_under_the_id_is_refused_at_once_while_the_first_is_at_w
     assert len(asked.requests()) == 1
 
 
+def test_owner_that_is_slow_within_its_lease_is_not_taken_over(
+    leasing: Fleet, asked: Asked, body: Document, pool: ThreadPoolExecutor
+) -> None:
+    first = pool.submit(leasing.post, DECIDE, body)
+    asked.wait_for(1)
+    duplicates = [pool.submit(leasing.post, DECIDE, body, instance=n % 2) for n in range(6)]
+    wait_until_looked_at(leasing, workers=2)
+    assert first.running()
+    asked.answer(1, decision("slow"))
+    assert {one.result().body for one in duplicates} == {first.result().body}
+    assert len(asked.requests()) == 1
+
+
 # -- what is kept --------------------------------------------------------------------------------------
 
 
@@ -188,7 +146,7 @@ def test_other_refusals_of_the_router_are_shared_with_those_waiting_and_asked_ag
         waiting = [pool.submit(worker.post, DECIDE, body) for worker in workers]
         # All of them have to be seen at work before the Router refuses.
         wait_until(lambda: at_work(leasing) == 1 + len(waiting), message="not all are at work")
-        wait_a_look(leasing, body)
+        wait_until_looked_at(leasing, workers=len(workers))
         asked.answer(1, router_error(code, "TENANT_FORBIDDEN" if status == 401 else None))
         refused = first.result()
         expect_error(refused, status, code)
@@ -263,131 +221,3 @@ def test_those_waiting_for_a_call_that_fails_ask_one_after_the_other(
     assert len({answer.body for answer in answers}) == 1
     assert sum(answer.header(REPLAYED) is None for answer in answers) == 1
     assert len(asked.requests()) == 2
-
-
-# -- owners that stall ---------------------------------------------------------------------------------
-
-
-def test_stalled_owner_is_taken_over_after_a_lease_and_cannot_overwrite_the_seconds_outcome(
-    leasing: Fleet, asked: Asked, body: Document, pool: ThreadPoolExecutor
-) -> None:
-    with (
-        worker_clients(leasing.instances[0]) as first_instance,
-        worker_clients(leasing.instances[1]) as second_instance,
-    ):
-        owner_pid, owner = sorted(first_instance.items())[0]
-        observer = sorted(second_instance.items())[0][1]
-        stalled = pool.submit(owner.post, DECIDE, body)
-        asked.wait_for(1)
-        with frozen(owner_pid):
-            # The Router has answered: its decision lies in the sleeping owner's socket.
-            asked.answer(1, decision("too-late"))
-            began = time.monotonic()
-            refused = observer.post(DECIDE, body)
-            expect_error(refused, 409, "in_progress")
-            second = ask_until_decided(observer, body, pool, asked, 2, "p-2")
-            assert time.monotonic() - began >= LEASE_SECONDS
-            assert (second.status, second.header(REPLAYED)) == (200, None), second
-            assert second.json()["decision"]["provider_id"] == "p-2"
-        late = stalled.result()
-        # Its deadline is long over; if it says anything about the outcome, then the stored one.
-        assert late.status in (200, 409, 504), late
-        assert late.status != 200 or late.json()["decision"]["provider_id"] == "p-2"
-    with leasing.each_worker() as workers:
-        for worker in workers:
-            expect_replay(second, worker.post(DECIDE, body), ttl_seconds=TTL_SECONDS)
-    assert len(asked.requests()) == 2, "one call a lease"
-
-
-def test_killed_owner_is_taken_over_after_its_lease(
-    leasing: Fleet, asked: Asked, body: Document, pool: ThreadPoolExecutor
-) -> None:
-    gateway = leasing.instances[0]
-    with worker_clients(gateway) as clients, worker_clients(leasing.instances[1]) as others:
-        owner_pid, owner = sorted(clients.items())[0]
-        observer = sorted(others.items())[0][1]
-        lost = pool.submit(unanswered, owner, body)
-        asked.wait_for(1)
-        os.kill(owner_pid, signal.SIGKILL)
-        assert lost.result()
-        expect_error(observer.post(DECIDE, body), 409, "in_progress")
-        second = ask_until_decided(observer, body, pool, asked, 2, "p-2")
-        assert (second.status, second.header(REPLAYED)) == (200, None), second
-    gateway.wait_for_workers(2, without=frozenset({owner_pid}))
-    again = leasing.post(DECIDE, body, instance=0)
-    expect_replay(second, again, ttl_seconds=TTL_SECONDS)
-    assert len(asked.requests()) == 2
-
-
-def test_owner_that_is_slow_within_its_lease_is_not_taken_over(
-    leasing: Fleet, asked: Asked, body: Document, pool: ThreadPoolExecutor
-) -> None:
-    first = pool.submit(leasing.post, DECIDE, body)
-    asked.wait_for(1)
-    duplicates = [pool.submit(leasing.post, DECIDE, body, instance=n % 2) for n in range(6)]
-    wait_until(first.running, message="the first ended too early")
-    wait_a_look(leasing, body)
-    asked.answer(1, decision("slow"))
-    assert {one.result().body for one in duplicates} == {first.result().body}
-    assert len(asked.requests()) == 1
-
-
-# -- their details -------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """The process sleeps inside the block, all of its threads."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        wait_until(lambda: process_state(pid) == "T", message=f"{pid} does not stop")
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-def process_state(pid: int) -> str:
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0]
-
-
-def ask_until_decided(
-    observer: Client,
-    body: Document,
-    pool: ThreadPoolExecutor,
-    asked: Asked,
-    number: int,
-    provider: str,
-) -> Answer:
-    """Repeat as told by ``Retry-After`` until the request gets through; the Router decides its ``number``-th call."""
-    deciding: Future[None] = pool.submit(asked.answer, number, decision(provider))
-    end = time.monotonic() + GENEROUS_SECONDS
-    while (answer := observer.post(DECIDE, body)).code == "in_progress":
-        assert time.monotonic() < end, "never taken over"
-    deciding.result()
-    return answer
-
-
-def unanswered(client: Client, body: Document) -> bool:
-    """Whether the connection breaks before an answer."""
-    with contextlib.suppress(OSError):
-        client.post(DECIDE, body)
-        return False
-    return True
-
-
-def at_work(fleet: Fleet) -> int:
-    return int(fleet.total("beamline_gateway_in_flight_requests"))
-
-
-def wait_a_look(fleet: Fleet, body: Document) -> None:
-    """Until those who wait have looked at the record at least once: reads of the bucket have passed."""
-    assert state_of(fleet, body).json()["state"] == "in_progress"
-    before = messages_in(fleet)
-    # Each waiting request reads every 20 to 250 ms; ten messages more than this are theirs.
-    wait_until(lambda: messages_in(fleet) >= before + 10, message="nobody looks at the record")
-
-
-def messages_in(fleet: Fleet) -> int:
-    count: int = fleet.nats.varz()["in_msgs"]
-    return count

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.documents import new_id
 from tests.support.idempotency_fleet import Counting, Fleet
 from tests.support.idempotency_operations import (
     EXPIRES,
@@ -15,7 +16,6 @@ from tests.support.idempotency_operations import (
     Operation,
     expect_replay,
 )
-from tests.support.documents import new_id
 from tests.support.nats_tap import NatsTap
 from tests.support.scripted_router import ScriptedRouter
 from tests.support.wire import expect_error
@@ -63,7 +63,9 @@ def test_same_id_of_two_tenants_are_two_operations(
     body = operation.body()
     id = body[operation.key_type]
     effects = Effects(fleet, operation, router)
-    counted = {tenant: Counting(fleet, operation.key_type, tenant) for tenant in ("acme", "umbrella")}
+    counted = {
+        tenant: Counting(fleet, operation.key_type, tenant) for tenant in ("acme", "umbrella")
+    }
     answers = {}
     for tenant in counted:
         own = operation.of_tenant(body, tenant)
@@ -156,8 +158,8 @@ def test_trace_and_phase_do_not_make_another_request(
     headers = {"X-CP-Phase": "cp7", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
     again = fleet.post(operation.path, body, headers, instance=1)
     expect_replay(first, again, ttl_seconds=TTL_SECONDS)
-    own = {"trace_id": trace} if operation.name in ("usage", "decide") else {}
-    own = own or {"correlation": {"trace_id": trace}}
+    at_top = operation.name in ("usage", "decide")
+    own = {"trace_id": trace} if at_top else {"correlation": {"trace_id": trace}}
     again = fleet.post(operation.path, {**body, **own}, instance=1)
     expect_replay(first, again, ttl_seconds=TTL_SECONDS)
 

@@ -34,6 +34,8 @@ def ask(
         contextlib.suppress(OSError),
     ):
         answer = client.post(request.scenario.path, request.body, headers)
+    # Its workers may die, it may not: nobody would ever answer again.
+    assert gateway.running, f"the gateway has ended:\n{gateway.output_tail()}"
     return request.add(Attempt(trace_id, sent, time.monotonic(), answer))
 
 

@@ -10,6 +10,7 @@ of them. Exit code 1 if anything was lost, stored or executed twice, answered di
 from __future__ import annotations
 
 import argparse
+import contextlib
 import queue
 import random
 import sys
@@ -18,7 +19,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Final
 
@@ -76,12 +76,13 @@ class Matrix:
     def _work(self, name: str, progress: Progress) -> list[Row]:
         with lane(name) as one:
             cells = self._learn(one, progress)
-            while True:
+            while (cell := self._take(cells)) is not None:
                 try:
-                    cell = cells.get_nowait()
-                except queue.Empty:
-                    break
-                self._strike(one, cell)
+                    self._strike(one, cell)
+                except BaseException:
+                    while self._take(cells) is not None:
+                        pass  # the other lanes need not go on
+                    raise
                 with self._lock:
                     self._done += 1
                     progress(f"{self._done:>3} of {self._total}  {cell}")
@@ -104,23 +105,25 @@ class Matrix:
                 self._cells = queue.SimpleQueue()
                 for cell in cells:
                     self._cells.put(cell)
-                progress(f"{len(cells)} positions, up to {self._rounds} kills each")
+                progress(f"{len(cells)} positions, {self._rounds} kills each")
             assert ways == self.report.ways, f"{ways} is not {self.report.ways}"
             return self._cells
 
+    def _take(self, cells: queue.SimpleQueue[Cell]) -> Cell | None:
+        with contextlib.suppress(queue.Empty):
+            return cells.get_nowait()
+        return None
+
     def _strike(self, one: Lane, cell: Cell) -> None:
-        wanted = self._rounds
-        if cell.scenario.earlier is not None:  # mostly the same code as of the first call
-            wanted = ceil(wanted / 2)
         struck = 0
-        for _ in range(wanted * _TRIES):
+        for _ in range(self._rounds * _TRIES):
             struck += one.round(cell.scenario, cell.victim, cell.position)
-            if struck == wanted:
+            if struck == self._rounds:
                 break
         with self._lock:
             self.report.struck[str(cell)] = struck
-            if struck < wanted:
-                self.report.missed.append(f"{cell}: {struck} of {wanted}")
+            if struck < self._rounds:
+                self.report.missed.append(f"{cell}: {struck} of {self._rounds}")
 
 
 def run(
@@ -155,7 +158,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--rounds",
         type=int,
-        help=f"kills at each position (default {ROUNDS}; half as many on the ways of repeats)",
+        help=f"kills at each position (default {ROUNDS})",
     )
     parser.add_argument("--kills", type=int, help=f"kills at random moments (default {KILLS})")
     parser.add_argument(

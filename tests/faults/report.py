@@ -13,6 +13,14 @@ from tests.faults.checker import Row
 _COLUMNS: Final = (
     "rounds", "accepted", "stored", "duplicates", "lost", "unknown", "attempts", "cut",
 )  # fmt: skip
+_LEGEND: Final = (
+    "rounds      requests that met the fault; each was repeated until settled, and once more elsewhere",
+    "stored      on its stream, at the place that every receipt says; decide: kept as it was answered",
+    "duplicates  messages beyond the first of an id; decide: calls of the Router that share a lease",
+    "lost        accepted, and not stored as told",
+    "unknown     never settled, however often repeated",
+    "cut         attempts that ended without an HTTP answer",
+)
 _PROBLEMS_SHOWN: Final = 20
 
 
@@ -44,12 +52,15 @@ class Report:
             lines.append(f"{row.fault.ljust(width)}{counts}{row.longest:>7.2f} s")
         lines += [
             "",
+            *_LEGEND,
+            "",
             f"{sum(self.struck.values())} kills in {self.seconds:.0f} s, seed {self.seed}",
         ]
+        longest = max((len(event) for way in self.ways.values() for event in way), default=0)
         for name, way in self.ways.items():
             lines += ["", f"{name}: killed right before + right after each of these events"]
             lines += [
-                f"  {number:>2}  {event:<45}{self._kills(name, number)}"
+                f"  {number:>2}  {event:<{longest}}  {self._kills(name, number)}"
                 for number, event in enumerate(way, 1)
             ]
         problems = [f"{row.fault}: {one}" for row in self.rows for one in row.problems]

@@ -39,7 +39,7 @@ class EventStream:
     """
 
     def __init__(
-        self, gateway: GatewayProcess, *, headers: Mapping[str, str] = ADMIN, **query: object
+        self, gateway: GatewayProcess, headers: Mapping[str, str] = ADMIN, /, **query: object
     ) -> None:
         self._connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=60.0)
         self._connection.request(
@@ -54,6 +54,8 @@ class EventStream:
         self.comments: list[str] = []
         self.opened_at = time.monotonic()
         self.ended_at: float | None = None
+        self.complete = False
+        """Whether the server said that this was the end; False for a connection that broke."""
         self.body = b""
         if self.headers.get("content-type", "").startswith("text/event-stream"):
             self._thread = threading.Thread(target=self._read, name="event-stream", daemon=True)
@@ -80,7 +82,7 @@ class EventStream:
         return wait_until(
             lambda: found if len(found := self.results()) >= count else [],
             timeout,
-            lambda: f"not {count} results: {self.events} (ended: {self.ended})",
+            lambda: f"not {count} results: {self.status} {self.events} (ended: {self.ended})",
         )
 
     def wait_for_heartbeats(self, count: int, timeout: float = GENEROUS_SECONDS) -> list[Event]:
@@ -132,4 +134,6 @@ class EventStream:
                     name = value
                 elif key == "data":
                     data.append(value)
+            # http.client raises IncompleteRead for a chunk that is missing, unless it is the last one.
+            self.complete = self._response.isclosed()
         self.ended_at = time.monotonic()

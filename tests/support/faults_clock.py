@@ -7,14 +7,17 @@ import subprocess
 from collections.abc import Mapping
 from typing import Final
 
+from tests.support.gateway_process import REPOSITORY
+
+_SITE: Final = REPOSITORY / "tests" / "faults" / "faketime_site"
 _NAMES: Final = ("LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC")
 
 
 def shifted_clock(offset: str) -> Mapping[str, str]:
     """The variables under which a program's wall clock is off by ``offset`` (``+30m``, ``-1h``).
 
-    Its monotonic clock stays as it is: that is what machines with wrong clocks are like. Fails where ``faketime`` is
-    not installed.
+    Its monotonic clock stays as it is: that is what machines with wrong clocks are like. For programs in Python. Fails
+    where ``faketime`` is not installed.
     """
     wrapper = shutil.which("faketime")
     assert wrapper, "faketime is not installed; on Debian: apt-get install -y faketime"
@@ -26,4 +29,4 @@ def shifted_clock(offset: str) -> Mapping[str, str]:
         text=True,
     ).stdout
     pairs = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
-    return {name: pairs[name] for name in _NAMES}
+    return {**{name: pairs[name] for name in _NAMES}, "PYTHONPATH": f"{_SITE}:{REPOSITORY}"}

@@ -26,6 +26,13 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
     # 64 requests at one instant fit in, however the kernel spreads an instance's half over its workers.
     "GATEWAY_THREADS": "40",
 }
+#: A lease and a deadline so short that both can really pass.
+DEADLINE_SECONDS: Final = 1.5
+LEASE_SECONDS: Final = 2.0
+SHORT_LEASE: Final[Mapping[str, str]] = {
+    "ROUTER_REQUEST_TIMEOUT_MS": str(int(DEADLINE_SECONDS * 1000)),
+    "IDEMPOTENCY_LEASE_MS": str(int(LEASE_SECONDS * 1000)),
+}
 _TCP_TABLE: Final = Path("/proc/net/tcp")
 _ESTABLISHED: Final = "01"
 
@@ -165,6 +172,7 @@ def worker_clients(gateway: GatewayProcess, *, tenant: str = "acme") -> Iterator
         answer = client.get("/livez")
         assert answer.status == 200, answer
         pid = wait_until(lambda: holder_of(client, gateway.workers()), message="nobody holds it")
+        assert pid is not None
         if pid in clients:
             spare.append(client)
         else:

@@ -39,9 +39,9 @@ class Request:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operation:
-    """One of the four."""
+    """One of the four, equal to itself only."""
 
     name: str
     path: str
@@ -136,7 +136,9 @@ class Effects:
         operation = self._operation
         if operation.stream is None:
             asked = [request.json() for request in self._router.requests()[self._asked :]]
-            return [one for one in asked if (one["assignment_id"], one["tenant_id"]) == (id, tenant)]
+            return [
+                one for one in asked if (one["assignment_id"], one["tenant_id"]) == (id, tenant)
+            ]
         found = []
         for message in self._fleet.stored(operation.stream, after=self._after):
             payload = json.loads(message.payload)

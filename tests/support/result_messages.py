@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import uuid
@@ -71,12 +72,14 @@ def publish(
 
 
 def publish_all(session: NatsSession, bodies: list[dict[str, Any]]) -> None:
-    """Store many results, quickly, in order."""
+    """Store many results, quickly; their order does not matter."""
+
+    async def publish_one(body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        await session.jetstream.publish(RESULT_SUBJECT, data, headers=result_headers(), timeout=30)
 
     async def work() -> None:
-        for body in bodies:
-            data = json.dumps(body).encode()
-            await session.jetstream.publish(RESULT_SUBJECT, data, headers=result_headers())
+        await asyncio.gather(*map(publish_one, bodies))
 
     session.call(work(), timeout=60.0)
 
@@ -100,11 +103,11 @@ def until_consumed(session: NatsSession, timeout: float = GENEROUS_SECONDS) -> N
     wait_until(idle, timeout, lambda: f"not consumed: {consumer(session)}")
 
 
-def usage_of(session: NatsSession, *, after: int = 0, **ids: str) -> list[StoredMessage]:
+def usage_of(session: NatsSession, **ids: str) -> list[StoredMessage]:
     """The usage events that have these fields (``assignment_id=…``), in the order of the stream."""
     return [
         message
-        for message in session.stream_messages(USAGE_STREAM, after=after)
+        for message in session.stream_messages(USAGE_STREAM)
         if ids.items() <= json.loads(message.payload).items()
     ]
 
@@ -137,7 +140,11 @@ def letters(session: NatsSession, *, after: int = 0) -> list[Letter]:
 
 def letters_with(session: NatsSession, msg_id: str) -> list[Letter]:
     """The dead letters of one message."""
-    return [letter for letter in letters(session) if letter.body["msg_id"] == msg_id]
+    return [
+        letter
+        for letter in letters(session)
+        if letter.message.headers.get("x-original-msg-id") == msg_id
+    ]
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,10 @@ def test_consumption_goes_on_after_each_restart_of_the_server_and_nothing_is_los
     )
     assert consumption.dead == []
     # The bridges' own, and one for each of the two consumers: nothing is left over from before the restarts.
-    subscriptions = [c["subscriptions"] for c in server.connz()["connections"]]
-    assert subscriptions == [2, 2]
+    wait_until(
+        lambda: [c["subscriptions"] for c in server.connz()["connections"]] == [2, 2],
+        message=lambda: f"{server.connz()['connections']}",
+    )
 
 
 def _publish_all(bridge: Bridge, accepted: list[bytes], stopped: threading.Event) -> None:

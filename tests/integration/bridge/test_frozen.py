@@ -90,7 +90,7 @@ def test_a_server_frozen_for_long_counts_as_away_and_is_used_again_after_the_tha
     wait_until(lambda: bridge.health().last_error, message="no attempt to connect failed")
     server.thaw()
     wait_published(bridge, RECOVERY_SECONDS)
-    # Its own, the session's of earlier tests never: what was tried meanwhile is not left open.
+    # What was tried meanwhile is not left open.
     wait_until(
         lambda: server.varz()["connections"] == 1,
         message=lambda: f"connections left open: {server.connz()['connections']}",

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pytest
@@ -18,6 +19,7 @@ from bridge import (
     Delivery,
     Refusal,
     Refused,
+    Unknown,
     required_permissions,
 )
 from gateway.devstack.nats_server import NatsServer
@@ -30,6 +32,7 @@ from tests.support.bridge_running import (
     KEYS,
     RESULT,
     RunningBridges,
+    outcome,
     publish,
     request,
     soon,
@@ -180,6 +183,24 @@ def test_a_subject_denied_while_the_bridge_runs_is_refused_at_once_and_named(
         assert f"account: may not publish to $KV.{KEYS.name}.>" in bridge.health().missing
         reload(server, config("nothing.any.more"))
         publish(bridge, ASSIGN)
+
+
+def test_a_publish_that_may_have_happened_stays_unknown_when_its_repetition_is_refused(
+    bridges: RunningBridges,
+) -> None:
+    def config(*denied: str) -> str:
+        return accounts(account("A", user("gateway", {"publish": {"deny": denied}})))
+
+    with NatsServer(config=config("nothing.yet")) as server:
+        bridge = bridges.start(server.url, user="gateway", password=PASSWORD)
+        server.freeze()
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(publish, bridge, seconds=10)
+            wait_until(lambda: bridge.health().in_flight == 1)
+            server.kill()
+            server.config = config(ASSIGN)
+            server.start()
+            assert isinstance(outcome(call), Unknown)
 
 
 def test_a_subscription_denied_at_first_works_when_it_is_allowed_later(

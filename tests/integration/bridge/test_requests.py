@@ -88,7 +88,8 @@ def test_silence_is_unknown_at_the_deadline(
     begun = time.monotonic()
     with pytest.raises(Unknown):
         request(bridge, seconds=0.3)
-    assert 0.3 <= time.monotonic() - begun < 0.3 + DEADLINE_SLACK_SECONDS
+    # A timer of the loop may be early by less than its resolution.
+    assert 0.29 <= time.monotonic() - begun < 0.3 + DEADLINE_SLACK_SECONDS
     wait_until(lambda: bridge.health().in_flight == 0, message="the place is not free again")
 
 

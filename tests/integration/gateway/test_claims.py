@@ -87,6 +87,12 @@ def finding(bridge: Bridge, key: str) -> Held | None:
     return bridge.run(lambda bus: find(bus, key, deadline), deadline)
 
 
+def writing(bridge: Bridge, key: str, value: bytes) -> None:
+    """Put anything into the bucket."""
+    deadline = time.monotonic() + GENEROUS_SECONDS
+    bridge.run(lambda bus: bus.bucket(BUCKET).create(key, value, deadline=deadline), deadline)
+
+
 def test_of_many_equal_requests_at_once_exactly_one_is_first(bridges: list[Bridge]) -> None:
     for _ in range(5):
         key = secrets.token_hex(20)
@@ -158,16 +164,11 @@ def test_record_comes_back_as_it_was_written(bridges: list[Bridge]) -> None:
 
 
 def test_unreadable_record_is_an_unknown_outcome_and_nothing_is_claimed_over_it(
-    server: NatsServer, bridges: list[Bridge]
+    bridges: list[Bridge],
 ) -> None:
     for value in (b"", b"{", b"[]", b"{}", b'{"claim": "c", "state": "odd"}', b"\xff\xfe"):
         key = secrets.token_hex(20)
-        deadline = time.monotonic() + GENEROUS_SECONDS
-
-        async def write(bus: object, key: str = key, value: bytes = value) -> None:
-            await bus.bucket(BUCKET).create(key, value, deadline=deadline)  # type: ignore[attr-defined]
-
-        bridges[0].run(write, deadline)
+        writing(bridges[0], key, value)
         with pytest.raises(Unknown):
             claiming(bridges[1], key, record())
 

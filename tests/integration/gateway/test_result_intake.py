@@ -6,11 +6,11 @@ Each of them ends: taken in, or one dead letter; none is delivered for ever, and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from nats.js.api import ConsumerConfig
+from nats.js.api import ConsumerConfig, ConsumerInfo
 
 from bridge import Bridge
 from gateway.app import bridge_config
@@ -79,6 +79,18 @@ def worker(server: NatsServer, intake: Bridge) -> Iterator[NatsSession]:
     """A connection of the tests' own, in a worker's place."""
     with NatsSession(server.url) as session:
         yield session
+
+
+def consumer_where(session: NatsSession, condition: Callable[[ConsumerInfo], bool]) -> ConsumerInfo:
+    """The gateway's consumer, as soon as it is as ``condition`` wants it."""
+
+    def found() -> ConsumerInfo | None:
+        info = consumer(session)
+        return info if info is not None and condition(info) else None
+
+    info = wait_until(found, message=lambda: f"the consumer is {consumer(session)}")
+    assert info is not None
+    return info
 
 
 def nested(levels: int) -> object:
@@ -184,9 +196,7 @@ def test_the_intake_makes_its_consumer_again_with_what_is_set_now(server: NatsSe
             publish(session, result_body())
             until_consumed(session)
         with taking_in(nats, NATS_ACK_WAIT_MS="1000"):
-            found = wait_until(
-                lambda: info if (info := consumer(session)) and info.config.ack_wait == 1 else None
-            )
+            found = consumer_where(session, lambda info: info.config.ack_wait == 1)
             assert found.delivered is not None and found.delivered.stream_seq == 1
             assert found.config.durable_name == DURABLE
 
@@ -248,7 +258,5 @@ def test_a_consumer_that_somebody_narrowed_is_put_right(server: NatsServer) -> N
         config.deliver_policy = info.config.deliver_policy
         session.call(session.jetstream.add_consumer(EXEC, config))
         with taking_in(nats):
-            found = wait_until(
-                lambda: i if (i := consumer(session)) and i.config.max_deliver == -1 else None
-            )
+            found = consumer_where(session, lambda info: info.config.max_deliver == -1)
             assert found.config.ack_wait == 2
