@@ -25,7 +25,7 @@ run: $(STAMP) ## Start the whole stack: NATS, a Router, a worker, the gateway
 test: $(STAMP) ## Run the test suite (ARGS="-k decide" for a part of it)
 	$(BIN)/pytest $(ARGS)
 
-faults: $(STAMP) ## Kill and freeze what can be, at every moment (10 minutes; needs faketime)
+faults: $(STAMP) ## Kill and freeze what can be, at every moment (12 minutes; needs faketime)
 	$(BIN)/pytest tests/faults
 	$(BIN)/python -m tests.faults.crash_matrix $(ARGS)
 

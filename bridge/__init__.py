@@ -4,7 +4,7 @@ These names are all that other packages may use.
 """
 
 from bridge.bridge import Bridge, Health, Service
-from bridge.bucket import Bucket, Entry
+from bridge.bucket import Bucket, Entry, Taken
 from bridge.bus import Bus, NoObserver, Observer
 from bridge.config import BridgeConfig, BucketSpec, ConsumerSpec, StreamSpec, Tls
 from bridge.consumer import Delivery, Reject
@@ -37,6 +37,7 @@ __all__ = [
     "Reject",
     "Service",
     "StreamSpec",
+    "Taken",
     "Tls",
     "Unknown",
     "required_permissions",

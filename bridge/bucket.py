@@ -27,6 +27,14 @@ class Entry:
     stored_at: str
 
 
+class Taken(Refused):
+    """The key exists: ``entry`` is what is there, or None where it was gone again when it was looked for."""
+
+    def __init__(self, message: str, entry: Entry | None) -> None:
+        super().__init__(message, reason=Refusal.REVISION)
+        self.entry = entry
+
+
 class Bucket:
     """One bucket on one connection. With NATS away every call raises NotSent at once."""
 
@@ -37,16 +45,21 @@ class Bucket:
         self._exchange = exchange
 
     async def create(self, key: str, value: bytes, *, deadline: float) -> int:
-        """Write a key that must not exist; its revision. Raises Refused (REVISION) when it does."""
+        """Write a key that must not exist; its revision. Raises Taken when it does."""
         try:
             return await self._write(key, value, 0, deadline)
         except Refused as error:
             if error.reason is not Refusal.REVISION:
                 raise
-            marker = await self._read(key, deadline)
-            if marker is None or not marker.deleted:
-                raise
-            return await self._write(key, value, marker.entry.revision, deadline)
+            there = await self._read(key, deadline)
+            if there is None or not there.deleted:
+                raise Taken(str(error), None if there is None else there.entry) from None
+            try:
+                return await self._write(key, value, there.entry.revision, deadline)
+            except Refused as again:
+                if again.reason is not Refusal.REVISION:
+                    raise
+                raise Taken(str(again), await self.get(key, deadline=deadline)) from None
 
     async def update(self, key: str, value: bytes, revision: int, *, deadline: float) -> int:
         """Write a key that must be at ``revision``; its new one. Raises Refused (REVISION) when it is not."""

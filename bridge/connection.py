@@ -139,7 +139,9 @@ class Connection:
         """
         while client.pending_data_size and client.is_connected:  # noqa: ASYNC110 - nats-py has no event
             await asyncio.sleep(0.001)
-        await client.flush()
+        # Shielded: nats-py's read loop ends when a pong comes for which nobody waits any more, and the connection
+        # is deaf from then on.
+        await asyncio.shield(asyncio.ensure_future(client.flush()))
 
     async def close(self, timeout: float) -> None:
         """Flush what was sent, then close; never raises, never longer than ``timeout`` seconds."""

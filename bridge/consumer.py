@@ -110,22 +110,28 @@ class PullConsumer:
         await js.add_consumer(stream, self._config())
         subscription = await js.pull_subscribe_bind(durable=self._spec.durable, stream=stream)
         running: set[asyncio.Task[None]] = set()
+        unhandled: list[Msg] = []
         try:
             while client.is_connected:
-                await self._fetch(subscription, running)
+                await self._fetch(subscription, running, unhandled)
         finally:
+            # First of all: what is given back while a request of this subscription is open is delivered to it again.
+            with contextlib.suppress(Exception):
+                await subscription.unsubscribe()
+            for message in unhandled:
+                await self._again(message, 0)
             for task in running:
                 task.cancel()
             if running:  # each gives its message back
                 await asyncio.wait(running, timeout=_GIVE_BACK_SECONDS)
-            with contextlib.suppress(Exception):
-                await subscription.unsubscribe()
 
     async def _fetch(
         self,
         subscription: JetStreamContext.PullSubscription,
         running: set[asyncio.Task[None]],
+        unhandled: list[Msg],
     ) -> None:
+        """Get messages and begin to handle them. Cancelled, it leaves what it has got in ``unhandled``."""
         free = self._spec.max_in_progress - len(running)
         if free <= 0:
             await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -136,7 +142,10 @@ class PullConsumer:
         try:
             await asyncio.wait({fetch}, timeout=_FETCH_SECONDS * 2)
         except asyncio.CancelledError:
-            await self._give_back(fetch)
+            # What is on its way already comes within the bound.
+            await asyncio.wait({fetch}, timeout=_GIVE_BACK_SECONDS)
+            if fetch.done() and not fetch.cancelled() and fetch.exception() is None:
+                unhandled += fetch.result()
             raise
         finally:
             if not fetch.done():
@@ -218,13 +227,6 @@ class PullConsumer:
                 await self._again(message, _BUG_SECONDS)
                 return
             await self._wait_out(message)
-
-    async def _give_back(self, fetch: asyncio.Future[list[Msg]]) -> None:
-        """Refuse what a fetch has got that nobody will work on. What is on its way already comes within the bound."""
-        await asyncio.wait({fetch}, timeout=_GIVE_BACK_SECONDS)
-        if fetch.done() and not fetch.cancelled() and fetch.exception() is None:
-            for message in fetch.result():
-                await self._again(message, 0)
 
     @staticmethod
     async def _again(message: Msg, pause_seconds: float) -> None:

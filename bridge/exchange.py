@@ -111,14 +111,15 @@ class Exchange:
                 subject, payload, timeout=remaining, headers=dict(headers) if headers else None
             )
         except asyncio.CancelledError:
-            why = self._interrupted.get(task)
+            why = self._interrupted.pop(task, None)
             if why is not None and task.uncancel() == 0:
                 raise why from None
             raise
         except Exception as error:
             raise translate(error) from error
         finally:
-            self._interrupted.pop(task, None)
+            if self._interrupted.pop(task, None) is not None:
+                task.uncancel()  # the answer came in the same moment, and the cancellation was swallowed
             waiting.discard(task)
             if not waiting:
                 self._waiting.pop(subject, None)

@@ -157,12 +157,14 @@ def _forgets_ids(config: api.StreamConfig, spec: StreamSpec) -> bool:
 async def _clock_offset(client: Client, stream: str | None) -> float | None:
     if stream is None:
         return None
+    # Counted from before the question: rather early than late is what a record's remaining time has to be.
+    asked_at = time.monotonic()
     try:
         reply = await client.request(
             f"$JS.API.STREAM.INFO.{stream}", b"", timeout=_API_TIMEOUT_SECONDS
         )
         now = json.loads(reply.data)["ts"]
-        return datetime.fromisoformat(now).timestamp() - time.monotonic()
+        return datetime.fromisoformat(now).timestamp() - asked_at
     except (NatsError, OSError, ValueError, KeyError):
         return None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from gateway.operator import dlq, streams
+from gateway.operator_sticky import sticky
 from gateway.settings import Settings, SettingsError, variables
 
 OUT_OF_DATE = 1
@@ -84,6 +85,7 @@ def docs(check: bool, folder: Path) -> None:
 
 
 main.add_command(dlq)
+main.add_command(sticky)
 main.add_command(streams)
 
 

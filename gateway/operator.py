@@ -32,6 +32,7 @@ CONFIGURATION_ERROR: Final = 2
 NATS_UNAVAILABLE: Final = 3
 _CONNECT_SECONDS: Final = 5.0
 _WORK_SECONDS: Final = 30.0
+_LETTERS: Final = (dead_letters.STREAM,)
 
 
 @click.group()
@@ -44,7 +45,7 @@ def dlq() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_letters(tenant: str | None, as_json: bool) -> None:
     """List them, oldest first."""
-    with _bus() as run:
+    with operator_bus(reads=_LETTERS) as run:
         for letter in run(lambda bus: _collect(bus, tenant)):
             if as_json:
                 click.echo(json.dumps({"seq": letter.seq, **letter.body}))
@@ -61,7 +62,7 @@ def list_letters(tenant: str | None, as_json: bool) -> None:
 @click.argument("seq", type=int)
 def show(seq: int) -> None:
     """Show one, its payload readable."""
-    with _bus() as run:
+    with operator_bus(reads=_LETTERS) as run:
         letter = _one(run, seq)
     payload = base64.b64decode(letter.body["payload"]).decode("utf-8", "replace")
     click.echo(json.dumps({"seq": letter.seq, **letter.body, "payload": payload}, indent=2))
@@ -75,7 +76,7 @@ def replay(seqs: tuple[int, ...], all_of_them: bool, tenant: str | None) -> None
     """Send the original messages again, under new ids."""
     if bool(seqs) == all_of_them:
         raise click.UsageError("name the sequences, or say --all")
-    with _bus() as run:
+    with operator_bus(reads=_LETTERS) as run:
         letters = [_one(run, seq) for seq in seqs]
         if all_of_them:
             letters = run(lambda bus: _collect(bus, tenant))
@@ -97,7 +98,7 @@ def replay(seqs: tuple[int, ...], all_of_them: bool, tenant: str | None) -> None
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def streams(as_json: bool) -> None:
     """Check streams, buckets and permissions; make what is missing. Exit code 1 if something blocks."""
-    settings = _settings()
+    settings = operator_settings()
     bridge = Bridge(bridge_config(settings, name="beamline-gateway-cli"))
     bridge.start()
     try:
@@ -106,7 +107,7 @@ def streams(as_json: bool) -> None:
     finally:
         bridge.close(2.0)
     if not health.connected:
-        _fail(f"NATS: not connected ({health.last_error or 'no answer'})", NATS_UNAVAILABLE)
+        fail(f"NATS: not connected ({health.last_error or 'no answer'})", NATS_UNAVAILABLE)
     if as_json:
         findings = [
             {"resource": f.resource, "message": f.message, "blocking": f.blocking}
@@ -136,43 +137,52 @@ def _one(run: Callable[..., Any], seq: int) -> DeadLetter:
 
     letter: DeadLetter | None = run(find)
     if letter is None:
-        _fail(f"there is no dead letter {seq}", NOT_FOUND)
+        fail(f"there is no dead letter {seq}", NOT_FOUND)
     return letter
 
 
 @contextmanager
-def _bus() -> Iterator[Callable[[Callable[[Bus], Awaitable[T]]], T]]:
-    """Something that runs operations, on a connection of its own."""
+def operator_bus(
+    *, reads: tuple[str, ...], publishes: tuple[str, ...] | None = None
+) -> Iterator[Callable[[Callable[[Bus], Awaitable[T]]], T]]:
+    """Something that runs operations, on a connection of its own; it makes and changes no stream.
+
+    ``publishes``: what the account must be allowed to publish to (None: what the gateway's must).
+    """
+    serving = bridge_config(operator_settings(), name="beamline-gateway-cli")
     config = replace(
-        bridge_config(_settings(), name="beamline-gateway-cli"),
+        serving,
         streams=(),
         buckets=(),
         requests=(),
         listens=(),
         consumers=(),
-        reads=(dead_letters.STREAM,),
+        reads=reads,
+        publishes=serving.publishes if publishes is None else publishes,
     )
     bridge = Bridge(config)
     bridge.start()
     try:
         if not bridge.wait_ready(_CONNECT_SECONDS):
-            _fail("; ".join(bridge.health().missing), NATS_UNAVAILABLE)
+            fail("; ".join(bridge.health().missing), NATS_UNAVAILABLE)
         yield lambda operation: bridge.run(operation, time.monotonic() + _WORK_SECONDS)
     except BridgeError as error:
-        _fail(str(error), NATS_UNAVAILABLE)
+        fail(str(error), NATS_UNAVAILABLE)
     finally:
         bridge.close(2.0)
 
 
-def _settings() -> Settings:
+def operator_settings() -> Settings:
+    """The settings, or the end of the process with a line for each wrong variable."""
     # What the connection has to say is said by the command, in one line.
     logging.getLogger("bridge").setLevel(logging.CRITICAL)
     try:
         return Settings.from_environ(os.environ, serving=False)
     except SettingsError as error:
-        _fail("\n".join(error.problems), CONFIGURATION_ERROR)
+        fail("\n".join(error.problems), CONFIGURATION_ERROR)
 
 
-def _fail(sentence: str, code: int) -> NoReturn:
+def fail(sentence: str, code: int) -> NoReturn:
+    """One clear line, and the end."""
     click.echo(sentence, err=True)
     sys.exit(code)

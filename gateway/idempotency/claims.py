@@ -26,7 +26,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from bridge import Bucket, Bus, Entry, NotSent, Refusal, Refused
+from bridge import Bucket, Bus, Entry, NotSent, Taken
 from gateway.idempotency.records import BUCKET, Record
 
 
@@ -59,11 +59,10 @@ async def claim(bus: Bus, key: str, wanted: Record, deadline: float) -> Held:
         try:
             revision = await bucket.create(key, wanted.encode(), deadline=deadline)
             return Held(wanted, revision, True, _after(asked_at, bucket))
-        except Refused as error:
-            if error.reason is not Refusal.REVISION:
-                raise
-        held = await find(bus, key, deadline)
-        if held is not None:
+        except Taken as taken:
+            entry = taken.entry
+        if entry is not None:
+            held = _held(bus, bucket, entry)
             if held.record.holds_id_against(wanted):
                 raise Conflict
             # A create that was cut off by a lost connection and repeated finds its own record.
@@ -79,8 +78,10 @@ async def find(bus: Bus, key: str, deadline: float) -> Held | None:
     """The record of a key, if it has one."""
     bucket = bus.bucket(BUCKET)
     entry = await bucket.get(key, deadline=deadline)
-    if entry is None:
-        return None
+    return None if entry is None else _held(bus, bucket, entry)
+
+
+def _held(bus: Bus, bucket: Bucket, entry: Entry) -> Held:
     return Held(Record.decode(entry.value), entry.revision, False, _expiry(bus, bucket, entry))
 
 

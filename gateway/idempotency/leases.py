@@ -35,7 +35,7 @@ from typing import Final
 
 from cachetools import LRUCache
 
-from bridge import BridgeError, Bus, Refusal, Refused
+from bridge import BridgeError, Bus, NotSent, Refusal, Refused, Unknown
 from gateway.idempotency.claims import Conflict, Held, claim, find
 from gateway.idempotency.records import BUCKET, Outcome, Record, State
 
@@ -164,9 +164,13 @@ class Leases:
         except Refused:  # too large to be kept
             self._end_later(bus, key, held, State.RELEASED, None)
             raise
-        except BaseException:
+        except BaseException as error:
             # The time is over or NATS away: those who come next should find the outcome, not wait for the lease.
             self._end_later(bus, key, held, State.DONE, verdict.outcome)
+            if isinstance(error, NotSent):  # the outcome was not, but the call was
+                raise Unknown(
+                    "the call was answered, but its outcome could not be stored"
+                ) from error
             raise
         return None if stored is None else Settled(verdict.outcome, verdict.keep, stored)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -132,6 +135,32 @@ def test_what_the_router_does_not_find_is_replayed(
         again = leasing.post(DECIDE, body, instance=instance)
         expect_replay(first, again, ttl_seconds=TTL_SECONDS)
     assert len(asked.requests()) == 1
+
+
+def test_kept_and_shared_refusals_are_errors_in_the_access_log_like_any_other(
+    leasing: Fleet, asked: Asked, body: Document
+) -> None:
+    kept, given_back = body, decide_body(assignment_id=new_id("as"))
+    codes = {kept["assignment_id"]: "policy_not_found", given_back["assignment_id"]: "denied"}
+    asked.router.behaviour = lambda request: router_error(codes[request.json()["assignment_id"]])
+    for one in (kept, kept, given_back):
+        headers = {"X-Trace-ID": uuid.uuid4().hex}
+        code = leasing.post(DECIDE, one, headers).code
+        line = access_line(leasing, headers["X-Trace-ID"])
+        assert (line["error_code"], line["error_type"]) == (code, "router_runtime"), line
+        assert code == codes[one["assignment_id"]]
+
+
+def access_line(fleet: Fleet, trace_id: str) -> dict[str, Any]:
+    """The line of the first instance's output that tells of the end of the request with this trace."""
+
+    def found() -> list[dict[str, Any]]:
+        lines = fleet.instances[0].output().splitlines()
+        told = [json.loads(line) for line in lines if trace_id in line and line.startswith("{")]
+        return [one for one in told if "status" in one]
+
+    [line] = wait_until(found, message=f"no access line of {trace_id}")
+    return line
 
 
 @pytest.mark.parametrize(

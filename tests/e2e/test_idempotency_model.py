@@ -154,6 +154,7 @@ class Machine(RuleBasedStateMachine):
         if self.remembers(key, began, began + TTL_SECONDS / 2) is None:
             return  # it may expire among them
         before = self.known.get(key)
+        self.disagrees = True  # until all is compared
         asked = at_once(range(6), lambda n: self.client.ask(key, body, n))
         if max(one.ended for one in asked) > began + TTL_SECONDS / 2:
             # Too slow to say which of them came before an expiry: take what the last one says as new.

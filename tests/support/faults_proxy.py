@@ -31,6 +31,8 @@ class Verdict(Enum):
     """Strike, and neither this event nor anything after it gets through this connection."""
     STRIKE_THEN_FORWARD = auto()
     FORWARD_THEN_STRIKE = auto()
+    DROP = auto()
+    """This event is lost, everything else goes on: a question that nobody answers."""
 
 
 class NatsProxy:
@@ -149,7 +151,8 @@ class NatsProxy:
             self._strike(link.name)
         if verdict is Verdict.STRIKE_INSTEAD:
             return False
-        sink.sendall(event.raw)
+        if verdict is not Verdict.DROP:
+            sink.sendall(event.raw)
         if verdict is Verdict.FORWARD_THEN_STRIKE:
             self._strike(link.name)
         return True

@@ -39,12 +39,27 @@ from tests.support.waiting import DEADLINE_SLACK_SECONDS, wait_until
 MEBIBYTE = 1024 * 1024
 
 
-def bridge_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "bridge-loop"]
+def bridge_threads() -> set[int]:
+    return {
+        thread.ident
+        for thread in threading.enumerate()
+        if thread.name == "bridge-loop" and thread.ident is not None
+    }
+
+
+@pytest.fixture(autouse=True)
+def others() -> set[int]:
+    """The loop threads of bridges that other modules keep for themselves."""
+    OTHERS.clear()
+    OTHERS.update(bridge_threads())
+    return OTHERS
+
+
+OTHERS: set[int] = set()
 
 
 def assert_gone(bridge: Bridge) -> None:
-    wait_until(lambda: not bridge_threads(), message="the loop's thread does not end")
+    wait_until(lambda: bridge_threads() <= OTHERS, message="the loop's thread does not end")
     assert unended_tasks() == []
     assert not bridge.health().loop_alive
     with pytest.raises(Closed):

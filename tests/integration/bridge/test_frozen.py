@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bridge import BridgeError, NotSent, Unknown
+from bridge import BridgeError, Bus, NotSent, Unknown
 from gateway.devstack.nats_server import NatsServer
 from tests.support.bridge_running import (
     RunningBridges,
     outcome,
     publish,
     request,
+    soon,
     wait_published,
 )
 from tests.support.nats_session import NatsSession
@@ -72,6 +73,25 @@ def test_every_call_to_a_frozen_server_ends_by_its_deadline_and_none_is_called_n
     wrong = [n for n, r in enumerate(results) if isinstance(r, NotSent) and stored[f"id-{n}"]]
     assert wrong == []
     assert all(isinstance(result, BridgeError) for result in results)
+
+
+def test_a_subscription_given_up_on_a_frozen_server_leaves_the_connection_as_it_was(
+    server: NatsServer, bridges: RunningBridges, caplog: pytest.LogCaptureFixture
+) -> None:
+    bridge = bridges.start(server.url, ping_interval_seconds=60.0)
+
+    async def subscribe(bus: Bus) -> None:
+        async with bus.subscribe("some.subject"):
+            raise AssertionError("nobody has confirmed it")
+
+    server.freeze()
+    with pytest.raises(Unknown):
+        bridge.run(subscribe, soon(0.2))
+    server.thaw()
+    # The answer to a ping that nobody waits for any more comes first.
+    publish(bridge, seconds=2.0)
+    assert bridge.health().connects == 1
+    assert not [record for record in caplog.records if record.name.startswith("nats")]
 
 
 def test_a_server_frozen_for_long_counts_as_away_and_is_used_again_after_the_thaw(

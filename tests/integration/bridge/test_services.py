@@ -12,7 +12,6 @@ from tests.support.bridge_running import (
     RunningBridges,
     request,
     wait_for_count,
-    wait_published,
 )
 from tests.support.waiting import AT_ONCE_SECONDS, RECOVERY_SECONDS, wait_until
 
@@ -46,7 +45,7 @@ def test_a_service_is_ended_at_every_disconnect_and_started_at_every_connect(
         wait_for_count(lambda: echo.ended, round_, RECOVERY_SECONDS)
         assert echo.started == round_
         server.start()
-    wait_published(bridge, RECOVERY_SECONDS)
+    wait_for_count(lambda: echo.started, 4, RECOVERY_SECONDS)
     bridge.close()
     assert (echo.started, echo.ended) == (4, 4)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
@@ -151,6 +152,23 @@ def test_record_is_gone_after_its_time_by_the_servers_clock_and_never_before_wha
     assert time.monotonic() >= held.expires_at
     # After that the id is anybody's.
     assert claiming(bridges[1], key, record("other")).mine
+
+
+def test_time_that_another_worker_tells_ends_before_the_servers_does(
+    bridges: list[Bridge],
+) -> None:
+    """What a worker remembers by it is never older than the record."""
+    key = secrets.token_hex(20)
+    claiming(bridges[0], key, record())
+    deadline = time.monotonic() + GENEROUS_SECONDS
+    for bridge in bridges:
+        seen = finding(bridge, key)
+        entry = bridge.run(lambda bus: bus.bucket(BUCKET).get(key, deadline=deadline), deadline)
+        assert seen is not None and seen.expires_at is not None and entry is not None
+        # This machine's clock is the server's.
+        told = time.time() + seen.expires_at - time.monotonic()
+        dropped = datetime.fromisoformat(entry.stored_at).timestamp() + TTL_MS / 1000
+        assert dropped - 1.0 < told <= dropped + 0.001  # the clocks are read one after the other
 
 
 def test_record_comes_back_as_it_was_written(bridges: list[Bridge]) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
-from nats.js.api import ConsumerConfig, ConsumerInfo
+from nats.js.api import ConsumerInfo
 
 from bridge import Bridge
 from gateway.app import bridge_config
@@ -248,15 +249,9 @@ def test_a_consumer_that_somebody_narrowed_is_put_right(server: NatsServer) -> N
     """An operator's hand on the durable is not the gateway's end."""
     with NatsServer(name="narrowed") as nats, NatsSession(nats.url) as session:
         with taking_in(nats):
-            pass
-        config = ConsumerConfig(
-            durable_name=DURABLE, filter_subject=RESULT_SUBJECT, ack_wait=500.0, max_deliver=1
-        )
-        info = consumer(session)
-        assert info is not None
-        config.ack_policy = info.config.ack_policy
-        config.deliver_policy = info.config.deliver_policy
-        session.call(session.jetstream.add_consumer(EXEC, config))
+            made = consumer_where(session, lambda _: True)
+        narrowed = replace(made.config, ack_wait=500.0, max_deliver=1)
+        session.call(session.jetstream.add_consumer(EXEC, narrowed))
         with taking_in(nats):
             found = consumer_where(session, lambda info: info.config.max_deliver == -1)
             assert found.config.ack_wait == 2
