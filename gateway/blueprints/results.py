@@ -127,8 +127,12 @@ class _Waiting:
             return self._parts.cross(
                 lambda bus: self._feed.next(bus, end), end + _READ_SECONDS, publishing=False
             )
-        except GatewayError:
+        except GatewayError as error:
             if not self._patient:
+                if error.code is ErrorCode.TIMEOUT:  # of this read, not of the client's wait
+                    raise GatewayError(
+                        ErrorCode.UNAVAILABLE, "NATS does not answer. Asking again is safe."
+                    ) from error
                 raise
             # An open stream outlives an outage of NATS; results that come meanwhile are read after it.
             time.sleep(max(0.0, end - time.monotonic()))

@@ -187,12 +187,14 @@ class Feed:
             while True:
                 entries = await bucket.entries(self._key, deadline=deadline + _READ_SECONDS)
                 fresh = [entry for entry in entries if entry.revision not in self._told]
-                self._told.update(entry.revision for entry in fresh)
                 results = [r for r in _decoded(e.value for e in fresh) if self._wanted.accepts(r)]
                 remaining = deadline - time.monotonic()
                 if results or remaining <= 0:
-                    return results
+                    break
                 await wakeup(min(remaining, _READ_AGAIN_SECONDS))
+        # Only now: what is cut off before it is handed over will be told by the next call.
+        self._told.update(entry.revision for entry in fresh)
+        return results
 
 
 _READ_AGAIN_SECONDS: Final = 1.0

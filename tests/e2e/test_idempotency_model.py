@@ -8,6 +8,7 @@ The short form runs with every suite. The long one takes some minutes; both prin
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -84,7 +85,11 @@ class Done:
 
 
 class Machine(RuleBasedStateMachine):
-    """Requests under few ids, so that they meet; and what may happen to the processes in between."""
+    """Requests under few ids, so that they meet; and what may happen to the processes in between.
+
+    What is drawn depends on nothing that really happened: hypothesis takes a sequence that begins like an earlier one
+    to be able to go on like it.
+    """
 
     fleet: Fleet
     router: ScriptedRouter
@@ -123,17 +128,18 @@ class Machine(RuleBasedStateMachine):
         key = (tenant, operation, f"{self.prefix}-{number}")
         self.settle(key, content, self.client.ask(key, self.body(key, content), instance))
 
-    @precondition(lambda self: self.known)
     @rule(
-        data=st.data(),
+        which=st.integers(0, 63),
         tenant=st.sampled_from(("same", "same", "other")),
         content=st.sampled_from(("same", "same", "other")),
         instance=st.integers(0, 1),
     )
-    def again(self, data: st.DataObject, tenant: str, content: str, instance: int) -> None:
+    def again(self, which: int, tenant: str, content: str, instance: int) -> None:
         """Under an id that is known: a repeat, another request, or another tenant's."""
+        if not self.known:
+            return
         self.done.steps["again"] += 1
-        known = data.draw(st.sampled_from(sorted(self.known, key=str)))
+        known = sorted(self.known, key=str)[which % len(self.known)]
         number = self.known[known].content
         owner, operation, id = known
         if tenant == "other":
@@ -192,11 +198,13 @@ class Machine(RuleBasedStateMachine):
             self.fleet.nats.kill()
             self.fleet.nats.start()
 
-    @precondition(lambda self: self.known and self.troubles < TROUBLES_A_SEQUENCE)
+    @precondition(lambda self: self.troubles < TROUBLES_A_SEQUENCE)
     @rule()
     def let_the_time_elapse(self) -> None:
         """Until nothing is remembered of any id."""
         self.trouble("time elapsed")
+        if not self.known:
+            return
         newest = max(known.ended for known in self.known.values())
         wait_until(lambda: time.monotonic() > newest + TTL_SECONDS + 0.5)
         for tenant, operation, id in self.known:
@@ -330,6 +338,8 @@ def same(asked: Asked, known: Known) -> bool:
     return (asked.answer.status, asked.answer.body) == (known.answer.status, known.answer.body)
 
 
+# nats-py forgets to close a connection that breaks while it is being made again; Python says so when it finds it.
+@pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning")
 @pytest.mark.timeout(3600)
 def test_no_sequence_of_requests_and_troubles_disagrees_with_the_model(
     capsys: pytest.CaptureFixture[str],
@@ -360,6 +370,7 @@ def test_no_sequence_of_requests_and_troubles_disagrees_with_the_model(
         took = time.monotonic() - began
         for gateway in fleet.instances:
             wait_until_each_worker_is_ready(gateway)
+    gc.collect()  # here, where it is forgiven
     with capsys.disabled():
         print(
             f"\n{sum(done.steps.values())} steps in {done.examples} sequences, {took:.0f} s:"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,7 @@ _COMPLAINTS = (
     "Exception in callback",
     "Unclosed",
 )
+_formatter = logging.Formatter()
 
 
 @pytest.fixture
@@ -24,12 +26,12 @@ def nothing_forgotten(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     gc.collect()
     records = [*caplog.get_records("setup"), *caplog.get_records("call"), *caplog.records]
     complaints = [
-        record.getMessage()
+        _formatter.format(record)
         for record in records
         if any(complaint in record.getMessage() for complaint in _COMPLAINTS)
     ]
-    assert complaints == []
-    assert unended_tasks() == []
+    assert not complaints, "\n".join(complaints)
+    assert not unended_tasks(), "\n".join(unended_tasks())
 
 
 def unended_tasks() -> list[str]:
