@@ -22,8 +22,9 @@ setup: $(STAMP) ## Install the locked versions into .venv (PYTHON=... chooses th
 run: $(STAMP) ## Start the whole stack: NATS, a Router, a worker, the gateway
 	@exec $(BIN)/beamline-gateway dev
 
+# Two processes, a test module to one of them: most of the time is spent waiting for servers.
 test: $(STAMP) ## Run the test suite (ARGS="-k decide" for a part of it)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 faults: $(STAMP) ## Kill and freeze what can be, at every moment (12 minutes; needs faketime)
 	$(BIN)/pytest tests/faults

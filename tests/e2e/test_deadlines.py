@@ -207,8 +207,9 @@ def test_after_the_overload_everything_works_again(narrow: Running) -> None:
     with ScriptedRouter(narrow.nats.url, silent):
         at_once(range(2 * THREADS * WORKERS), lambda number: decide(narrow, timeout_ms=200))
     with ScriptedRouter(narrow.nats.url):
-        answers = at_once(range(THREADS), lambda number: decide(narrow))
-    assert [answer.status for answer in answers].count(200) == THREADS, answers
+        # As many as one worker takes: which of them accepts a connection is the system's choice.
+        answers = at_once(range(THREADS - 2), lambda number: decide(narrow))
+    assert [answer.status for answer in answers].count(200) == THREADS - 2, answers
 
 
 @pytest.mark.parametrize("limit", [1, 3])
