@@ -9,12 +9,11 @@ from pathlib import Path
 
 import click
 
-from gateway.operator import dlq, streams
+from gateway.operator import CONFIGURATION_ERROR, dlq, streams
 from gateway.operator_sticky import sticky
 from gateway.settings import Settings, SettingsError, variables
 
 OUT_OF_DATE = 1
-CONFIGURATION_ERROR = 2
 
 
 @click.group()

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from gateway.cli import CONFIGURATION_ERROR, main
+from gateway.cli import main
 from gateway.environment import Variable
+from gateway.operator import CONFIGURATION_ERROR
 from gateway.settings import Settings, SettingsError, variables
 from tests.unit.gateway.given import settings
 
