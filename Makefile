@@ -11,7 +11,7 @@ INPUTS      := setup.cfg constraints.txt
 FINGERPRINT := cksum $(INPUTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults lint lock clean
+.PHONY: help setup run test smoke browser deploy-check faults lint lock clean
 .SUFFIXES:
 
 help: ## Show this list
@@ -25,6 +25,18 @@ run: $(STAMP) ## Start the whole stack: NATS, a Router, a worker, the gateway
 # Two processes, a test module to one of them: most of the time is spent waiting for servers.
 test: $(STAMP) ## Run the test suite (ARGS="-k decide" for a part of it)
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+# A collector of each protocol; --strict: what cannot be checked here fails, too. docs/SMOKE.md has the exit codes.
+smoke: $(STAMP) ## Start everything, check it from outside (metrics, traces, exactly-once), end it
+	$(BIN)/beamline-gateway smoke --devstack --strict --otlp-protocol http/protobuf
+	$(BIN)/beamline-gateway smoke --devstack --strict --otlp-protocol grpc
+
+# Pictures of the pages are left in reports/. On Debian: apt install chromium chromium-driver
+browser: $(STAMP) ## Open /status and /docs in a real browser
+	$(BIN)/pytest tests/browser $(ARGS)
+
+deploy-check: $(STAMP) ## Check deploy/ with the real nginx, Prometheus, systemd and bubblewrap, and the packages
+	$(BIN)/pytest -n 2 --dist loadfile tests/deploy $(ARGS)
 
 faults: $(STAMP) ## Kill and freeze what can be, at every moment (12 minutes; needs faketime)
 	$(BIN)/pytest tests/faults

@@ -5,11 +5,13 @@ These names are all that other packages may use.
 
 from bridge.bridge import Bridge, Health, Service
 from bridge.bucket import Bucket, Entry, Taken
-from bridge.bus import Bus, NoObserver, Observer
+from bridge.bus import Bus
 from bridge.config import BridgeConfig, BucketSpec, ConsumerSpec, StreamSpec, Tls
 from bridge.consumer import Delivery, Reject
 from bridge.errors import BridgeError, Closed, NotSent, Refusal, Refused, Unknown
 from bridge.exchange import Message, PubAck
+from bridge.levels import ConsumerLevel, StreamLevel
+from bridge.observer import NoObserver, Observer, Tell, Turn
 from bridge.permissions import covers as subject_covers
 from bridge.permissions import required_permissions
 from bridge.resources import Finding
@@ -22,6 +24,7 @@ __all__ = [
     "BucketSpec",
     "Bus",
     "Closed",
+    "ConsumerLevel",
     "ConsumerSpec",
     "Delivery",
     "Entry",
@@ -36,9 +39,12 @@ __all__ = [
     "Refused",
     "Reject",
     "Service",
+    "StreamLevel",
     "StreamSpec",
     "Taken",
+    "Tell",
     "Tls",
+    "Turn",
     "Unknown",
     "required_permissions",
     "subject_covers",

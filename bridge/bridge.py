@@ -17,16 +17,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from bridge.bus import Bus, NoObserver, Observer
+from bridge.bus import Bus
 from bridge.config import BridgeConfig
 from bridge.connection import Connection
 from bridge.errors import BridgeError, Closed
 from bridge.exchange import Exchange
+from bridge.levels import ConsumerLevel, StreamLevel, keep_measuring
 from bridge.loop import LoopThread
+from bridge.observer import NoObserver, Observer
 from bridge.permissions import covers, required_permissions
 from bridge.resources import Audit, Finding, audit
 
@@ -42,7 +44,10 @@ _DRAIN_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a probe or an operator wants to know. ``ready``: connected, and nothing that is needed lacks."""
+    """What a probe or an operator wants to know. ``ready``: connected, and nothing that is needed lacks.
+
+    ``streams`` and ``consumers`` are by name, as of the last look, and empty while not connected.
+    """
 
     loop_alive: bool
     connected: bool
@@ -52,6 +57,8 @@ class Health:
     last_error: str | None
     in_flight: int
     loop_lag_seconds: float
+    streams: Mapping[str, StreamLevel] = field(default_factory=dict)
+    consumers: Mapping[str, ConsumerLevel] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
@@ -84,17 +91,22 @@ class Bridge:
         *,
         observer: Observer | None = None,
         services: Sequence[Service] = (),
+        on_beat: Callable[[float], object] | None = None,
     ) -> None:
+        """``on_beat`` is told on the loop, twice a second, how many seconds late the loop was."""
         self.config = config
         self._observer = observer or NoObserver()
         self._services = tuple(services)
-        self._thread = LoopThread(name="bridge-loop", max_in_flight=config.max_in_flight)
+        self._thread = LoopThread(
+            name="bridge-loop", max_in_flight=config.max_in_flight, on_beat=on_beat
+        )
         self._connection: Connection | None = None
         self._exchange: Exchange | None = None
         self._bus: Bus | None = None
         self._audit: Audit | None = None
         self._audit_now: asyncio.Event | None = None
         self._created: dict[str, str] = {}
+        self._consumers: Mapping[str, ConsumerLevel] = {}
         self._generation = 0
 
     def start(self) -> None:
@@ -107,7 +119,7 @@ class Bridge:
         self._audit_now = asyncio.Event()
         self._exchange = Exchange(
             connection,
-            on_missing_stream=self._audit_now.set,
+            on_trouble=self._audit_now.set,
             patient=self.config.replicas > 1,
         )
         self._bus = Bus(connection, self._exchange, self._observer, audited=lambda: self._audit)
@@ -143,6 +155,8 @@ class Bridge:
             last_error=connection.last_error if connection else None,
             in_flight=self._thread.in_flight,
             loop_lag_seconds=self._thread.lag_seconds,
+            streams=found.levels if found else {},
+            consumers=self._consumers,
         )
 
     @property
@@ -169,18 +183,20 @@ class Bridge:
 
     async def _on_connected(self) -> None:
         """Lives as long as the connection: audits, runs the services, audits again now and then."""
-        assert self._bus is not None
+        assert self._bus is not None and self._connection is not None
         audited = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_auditing(audited))
             await audited.wait()  # the streams that services use exist, or nothing can make them
             for service in self._services:
                 group.create_task(self._keep_serving(service, self._bus))
+            group.create_task(keep_measuring(self._connection, self.config, self._measured))
 
     def _on_disconnected(self) -> None:
         assert self._exchange is not None
         self._exchange.connection_lost()
         self._audit = None  # the next server may be another one, or an empty one
+        self._consumers = {}
 
     async def _keep_auditing(self, audited: asyncio.Event) -> None:
         assert self._connection is not None and self._audit_now is not None
@@ -194,7 +210,7 @@ class Bridge:
             except Exception:
                 _log.exception("the audit failed")
             audited.set()
-            # At most one a second, however many operations find no stream and ask for it.
+            # At most one a second, however many operations find no stream or a full one and ask for it.
             await asyncio.sleep(_AUDIT_RETRY_SECONDS)
             if self._audit is not None and self._audit.passed and not self._audit.widened:
                 with contextlib.suppress(TimeoutError):
@@ -206,6 +222,9 @@ class Bridge:
         # What is left are subscriptions; a new connection makes them again, with what the account may do by then.
         if connection.violations and connection.age_seconds > self.config.audit_interval_seconds:
             await connection.renew()
+
+    def _measured(self, consumers: Mapping[str, ConsumerLevel]) -> None:
+        self._consumers = consumers
 
     def _report(self, found: Audit) -> None:
         if any(found.created.get(name, birth) != birth for name, birth in self._created.items()):

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from typing import Final, Literal, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Final
 
 from nats.aio.msg import Msg
 
@@ -29,30 +28,11 @@ from bridge.exchange import (
     read_entry,
     read_stored,
 )
+from bridge.observer import Observer
 from bridge.resources import Audit
 
 MSG_ID_HEADER: Final = "Nats-Msg-Id"
 _SUBSCRIBE_SECONDS: Final = 5.0
-
-
-class Observer(Protocol):
-    """Sees every message on its way out; may add headers (trace context) to ``headers``."""
-
-    def sending(
-        self, operation: Literal["request", "publish"], subject: str, headers: dict[str, str]
-    ) -> AbstractContextManager[None]:
-        """Entered before the send, left with the outcome: the exception, or none."""
-        ...
-
-
-class NoObserver:
-    """Sees nothing."""
-
-    @contextlib.contextmanager
-    def sending(
-        self, operation: Literal["request", "publish"], subject: str, headers: dict[str, str]
-    ) -> Iterator[None]:
-        yield
 
 
 class Bus:
@@ -189,7 +169,10 @@ class Bus:
         The message is acknowledged after ``handler`` returned; one that is given up goes to ``on_dead`` first. See
         `bridge.consumer` for the rest.
         """
-        await PullConsumer(self._connection, spec, handler, on_dead=on_dead or discard).run()
+        consumer = PullConsumer(
+            self._connection, spec, handler, self._observer, on_dead=on_dead or discard
+        )
+        await consumer.run()
 
     def bucket(self, name: str) -> Bucket:
         """A key/value bucket that the bridge was configured with."""
@@ -208,6 +191,13 @@ class Bus:
     ) -> tuple[Message, int] | None:
         """The first message at ``seq`` or later, and its sequence; None after the last."""
         question = json.dumps({"seq": seq, "next_by_subj": ">"}).encode()
+        reply = await self._exchange.read(f"$JS.API.STREAM.MSG.GET.{stream}", question, deadline)
+        found = read_entry(reply.data)
+        return None if found is None else (found[0], found[1])
+
+    async def stored_last(self, stream: str, *, deadline: float) -> tuple[Message, int] | None:
+        """The last message of a stream, and its sequence; None where there is none."""
+        question = json.dumps({"last_by_subj": ">"}).encode()
         reply = await self._exchange.read(f"$JS.API.STREAM.MSG.GET.{stream}", question, deadline)
         found = read_entry(reply.data)
         return None if found is None else (found[0], found[1])

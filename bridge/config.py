@@ -23,11 +23,15 @@ class StreamSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketSpec:
-    """A key/value bucket; ``ttl_ms`` counts from a key's last change (``None``: keys stay)."""
+    """A key/value bucket; ``ttl_ms`` counts from a key's last change (``None``: keys stay).
+
+    ``read_only``: this account reads it and neither makes nor changes it; while it is missing, the bridge is not ready.
+    """
 
     name: str
     ttl_ms: int | None = None
     max_bytes: int = -1
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,3 +94,4 @@ class BridgeConfig:
     ping_interval_seconds: float = 2.0
     max_outstanding_pings: int = 2
     audit_interval_seconds: float = 30.0
+    measure_interval_seconds: float = 5.0

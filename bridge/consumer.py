@@ -35,6 +35,7 @@ from nats.js import JetStreamContext, api
 from bridge.config import ConsumerSpec
 from bridge.connection import Connection
 from bridge.errors import BridgeError, NotSent
+from bridge.observer import Observer, Tell
 
 _log = logging.getLogger(__name__)
 _FETCH_SECONDS: Final = 2.0
@@ -85,12 +86,14 @@ class PullConsumer:
         connection: Connection,
         spec: ConsumerSpec,
         handler: Handler,
+        observer: Observer,
         *,
         on_dead: DeadLetterHandler = discard,
     ) -> None:
         self._connection = connection
         self._spec = spec
         self._handler = handler
+        self._observer = observer
         self._on_dead = on_dead
 
     async def run(self) -> None:
@@ -172,29 +175,38 @@ class PullConsumer:
             stream=meta.stream,
             stream_seq=meta.sequence.stream,
         )
+        with self._observer.consuming(self._spec.durable, delivery) as tell:
+            await self._see_through(message, delivery, tell)
+
+    async def _see_through(self, message: Msg, delivery: Delivery, tell: Tell) -> None:
+        """Handle it and say so to the server, whatever comes of it."""
         try:
             if delivery.num_delivered > self._spec.max_deliver + _CRASHES_FORGIVEN:
                 raise Reject("max_deliver", "delivered too often without an answer", final=True)
-            await self._handle(message, delivery)
+            await self._handle(message, delivery, tell)
             await message.ack()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as why:
+            tell("given_back", why)
             await self._again(message, 0)
             raise
         except Reject as why:
-            await self._refuse(message, delivery, why)
+            await self._refuse(message, delivery, why, tell)
         except (nats_errors.Error, OSError) as error:
+            tell("unacknowledged", error)
             _log.warning("ack of %s/%d: %s", delivery.stream, delivery.stream_seq, error)
-        except Exception:
+        except Exception as error:
+            tell("failed", error)
             _log.exception("message %s/%d", delivery.stream, delivery.stream_seq)
             await self._again(message, _BUG_SECONDS)
 
-    async def _handle(self, message: Msg, delivery: Delivery) -> None:
+    async def _handle(self, message: Msg, delivery: Delivery, tell: Tell) -> None:
         """Run the handler until it has an opinion of the message; wait out everything else."""
         while True:
             try:
                 await self._handler(delivery)
                 return
             except (BridgeError, nats_errors.Error, OSError) as error:
+                tell("waited", error)
                 _log.warning("message %s/%d: %s", delivery.stream, delivery.stream_seq, error)
             await self._wait_out(message)
 
@@ -204,25 +216,30 @@ class PullConsumer:
         with contextlib.suppress(nats_errors.Error, OSError):
             await message.in_progress()
 
-    async def _refuse(self, message: Msg, delivery: Delivery, why: Reject) -> None:
+    async def _refuse(self, message: Msg, delivery: Delivery, why: Reject, tell: Tell) -> None:
         if delivery.num_delivered < self._spec.max_deliver and not why.final:
+            tell("refused", why)
             pauses = self._spec.backoff_ms
             pause_ms = pauses[min(delivery.num_delivered - 1, len(pauses) - 1)] if pauses else 0
             await self._again(message, pause_ms / 1000)
             return
+        tell("given_up", why)
         while True:
             try:
                 await self._on_dead(delivery, why)
                 await message.term()
                 return
             except (BridgeError, nats_errors.Error, OSError) as error:
+                tell("waited", error)
                 _log.warning(
                     "dead letter of %s/%d: %s", delivery.stream, delivery.stream_seq, error
                 )
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as stopped:
+                tell("given_back", stopped)
                 await self._again(message, 0)
                 raise
-            except Exception:
+            except Exception as error:
+                tell("failed", error)
                 _log.exception("dead letter of %s/%d", delivery.stream, delivery.stream_seq)
                 await self._again(message, _BUG_SECONDS)
                 return

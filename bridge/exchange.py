@@ -82,11 +82,11 @@ class Exchange:
         self,
         connection: Connection,
         *,
-        on_missing_stream: Callable[[], None] = lambda: None,
+        on_trouble: Callable[[], None] = lambda: None,
         patient: bool = False,
     ) -> None:
         self._connection = connection
-        self._on_missing_stream = on_missing_stream
+        self._on_trouble = on_trouble
         self._patient = patient
         self._waiting: dict[str, set[asyncio.Task[Any]]] = {}
         self._repeatable: set[asyncio.Task[Any]] = set()
@@ -190,7 +190,7 @@ class Exchange:
             reply = await self._interruptible(subject, payload, headers, deadline)
         except NotSent:
             if self._connection.connected and time.monotonic() < deadline:
-                self._on_missing_stream()
+                self._on_trouble()
             raise
         try:
             answer = json.loads(reply.data)
@@ -198,7 +198,10 @@ class Exchange:
                 return PubAck(answer["stream"], answer["seq"], answer.get("duplicate", False))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Unknown(f"unreadable acknowledgement from {subject}") from error
-        raise refused(refusal)
+        why = refused(refusal)
+        if isinstance(why, _Full):
+            self._on_trouble()
+        raise why
 
     def _refused_by_server(self, verb: str, subject: str) -> None:
         if verb != "publish":

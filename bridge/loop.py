@@ -78,10 +78,12 @@ class LoopThread:
         name: str,
         max_in_flight: int,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        on_beat: Callable[[float], object] | None = None,
     ) -> None:
         self._name = name
         self._max_in_flight = max_in_flight
         self._loop_factory = loop_factory or _fastest_loop
+        self._on_beat = on_beat
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._state = _State.NEW
@@ -236,6 +238,8 @@ class LoopThread:
         self._lag_seconds = max(0.0, now - self._beat_at - _BEAT_SECONDS)
         self._beat_at = now
         loop.call_later(_BEAT_SECONDS, self._beat, loop)
+        if self._on_beat is not None:
+            self._on_beat(self._lag_seconds)
 
     def _pick_up(self) -> None:
         with self._lock:

@@ -13,6 +13,7 @@ from bridge.config import BridgeConfig
 
 USER_INFO_SUBJECT: Final = "$SYS.REQ.USER.INFO"
 _TIMEOUT_SECONDS: Final = 2.0
+_MAKING: Final = ("INFO", "CREATE", "UPDATE")
 
 
 def required_permissions(config: BridgeConfig) -> dict[str, tuple[str, ...]]:
@@ -23,15 +24,20 @@ def required_permissions(config: BridgeConfig) -> dict[str, tuple[str, ...]]:
     else:
         publish.update(subject for stream in config.streams for subject in stream.subjects)
     for bucket in config.buckets:
-        publish.update((f"$KV.{bucket.name}.>", f"$JS.API.STREAM.MSG.GET.KV_{bucket.name}"))
+        publish.add(f"$JS.API.STREAM.MSG.GET.KV_{bucket.name}")
+        if not bucket.read_only:
+            publish.add(f"$KV.{bucket.name}.>")
+        # Who may change a bucket's configuration may have other subjects stored into it: as good as writing.
+        verbs = ("INFO",) if bucket.read_only else _MAKING
+        publish.update(f"$JS.API.STREAM.{verb}.KV_{bucket.name}" for verb in verbs)
+    for stream in config.streams:
+        publish.update(f"$JS.API.STREAM.{verb}.{stream.name}" for verb in _MAKING)
     publish.update(f"$JS.API.STREAM.MSG.GET.{name}" for name in config.reads)
-    for name in [s.name for s in config.streams] + [f"KV_{b.name}" for b in config.buckets]:
-        publish.update(f"$JS.API.STREAM.{verb}.{name}" for verb in ("INFO", "CREATE", "UPDATE"))
     for consumer in config.consumers:
         owner = next(s.name for s in config.streams if consumer.subject in s.subjects)
         publish.update(
             f"$JS.API.CONSUMER.{verb}.{owner}.{consumer.durable}"
-            for verb in ("DURABLE.CREATE", "MSG.NEXT")
+            for verb in ("DURABLE.CREATE", "INFO", "MSG.NEXT")
         )
         publish.add(f"$JS.ACK.{owner}.{consumer.durable}.>")
     return {

@@ -23,6 +23,7 @@ from nats.js import JetStreamContext, api
 from nats.js import errors as js_errors
 
 from bridge.config import BridgeConfig, BucketSpec, StreamSpec
+from bridge.levels import StreamLevel
 from bridge.permissions import covers, missing_permissions
 
 _API_TIMEOUT_SECONDS: Final = 2.0
@@ -46,7 +47,8 @@ class Audit:
     """What the last look at the server found.
 
     ``created`` holds the birth of each stream and bucket, ``ttls_ms`` how long each bucket keeps an entry (0: for
-    ever), ``weak`` the subjects whose stream forgets ids earlier than it should. ``clock_offset`` is the server's
+    ever), ``weak`` the subjects whose stream forgets ids earlier than it should, ``levels`` how full each stream and
+    bucket is, those of other owners included. ``clock_offset`` is the server's
     time since 1970 minus this process' monotonic clock, in seconds. ``widened``: something was, and should be looked
     at again soon, because another instance may have widened it less in the same moment, from what it had read before.
     """
@@ -55,6 +57,7 @@ class Audit:
     created: Mapping[str, str] = field(default_factory=dict)
     ttls_ms: Mapping[str, int] = field(default_factory=dict)
     weak: frozenset[str] = frozenset()
+    levels: Mapping[str, StreamLevel] = field(default_factory=dict)
     clock_offset: float | None = None
     widened: bool = False
 
@@ -95,10 +98,12 @@ async def audit(client: Client, config: BridgeConfig) -> Audit:
     ]
     js = client.jetstream(timeout=_API_TIMEOUT_SECONDS)
     specs = [(spec, False) for spec in config.streams]
-    specs += [(bucket_stream(spec), True) for spec in config.buckets]
+    specs += [(bucket_stream(spec), True) for spec in config.buckets if not spec.read_only]
+    only_read = [bucket_stream(spec) for spec in config.buckets if spec.read_only]
     # All at once: a question that the account may not ask is not answered, and takes its whole timeout.
     parts = await asyncio.gather(
-        *(_audit_one(js, spec, config.replicas, is_bucket=is_bucket) for spec, is_bucket in specs)
+        *(_audit_one(js, spec, config.replicas, is_bucket=is_bucket) for spec, is_bucket in specs),
+        *(_look_at(js, spec, config.replicas) for spec in only_read),
     )
     created = {name: birth for part in parts for name, birth in part.created.items()}
     return Audit(
@@ -107,6 +112,7 @@ async def audit(client: Client, config: BridgeConfig) -> Audit:
         created=created,
         ttls_ms={name: ttl_ms for part in parts for name, ttl_ms in part.ttls_ms.items()},
         weak=frozenset().union(*(part.weak for part in parts)),
+        levels={name: level for part in parts for name, level in part.levels.items()},
         clock_offset=await _clock_offset(client, next(iter(created), None)),
         widened=any(part.widened for part in parts),
     )
@@ -118,11 +124,13 @@ async def _audit_one(
     """The audit of one stream or bucket."""
     findings: list[Finding] = []
     weak: set[str] = set()
+    levels: dict[str, StreamLevel] = {}
     try:
         foreign = await _foreign_owners(js, spec)
         info, widened = await _ensure(js, spec, foreign, replicas, is_bucket=is_bucket)
         for subject, owner in foreign.items():
             adopted = await js.stream_info(owner)
+            levels[owner] = StreamLevel.of(adopted)
             findings += _adoption_findings(adopted, spec, subject)
             if _forgets_ids(adopted.config, spec):
                 weak.add(subject)
@@ -130,7 +138,8 @@ async def _audit_one(
         findings.append(Finding(spec.name, f"cannot be made or read: {error}", blocking=True))
         return Audit(tuple(findings), weak=frozenset(weak))
     if info is None:
-        return Audit(tuple(findings), weak=frozenset(weak))
+        return Audit(tuple(findings), weak=frozenset(weak), levels=levels)
+    levels[spec.name] = StreamLevel.of(info)
     findings += _stream_findings(info, spec, replicas)
     if not is_bucket and _forgets_ids(info.config, spec):
         weak.update(set(spec.subjects) - foreign.keys())
@@ -139,7 +148,28 @@ async def _audit_one(
         created={spec.name: str(info.created)},
         ttls_ms={spec.name: _ms(info.config.max_age)} if is_bucket else {},
         weak=frozenset(weak),
+        levels=levels,
         widened=widened,
+    )
+
+
+async def _look_at(js: JetStreamContext, spec: StreamSpec, replicas: int) -> Audit:
+    """The audit of a bucket that others make and write."""
+    try:
+        info = await js.stream_info(spec.name)
+    except js_errors.NotFoundError:
+        why = "is not there; whoever writes it has to make it"
+        return Audit((Finding(spec.name, why, blocking=True),))
+    except (NatsError, OSError, ValueError) as error:
+        return Audit((Finding(spec.name, f"cannot be read: {error}", blocking=True),))
+    findings = [*_safety_findings(info, spec, replicas)]
+    if (age_ms := _ms(info.config.max_age)) and not spec.max_age_ms:
+        findings.append(Finding(spec.name, f"forgets its entries after {age_ms} ms"))
+    return Audit(
+        tuple(findings),
+        created={spec.name: str(info.created)},
+        ttls_ms={spec.name: age_ms},
+        levels={spec.name: StreamLevel.of(info)},
     )
 
 

@@ -10,16 +10,29 @@ from flask.json.provider import JSONProvider
 
 from bridge import Bridge, BridgeConfig, BucketSpec, StreamSpec, Tls, subject_covers
 from gateway import blueprints, json, sticky
-from gateway.access import Allowlists
-from gateway.door import Door
+from gateway.access import Allowlists, Authoriser, BucketRoles, FileRoles, required_by, roles
+from gateway.admission import Admission
+from gateway.door import OPEN_BLUEPRINTS, Door
 from gateway.gate import Gate
 from gateway.idempotency import BUCKET, Leases, Replays
-from gateway.identity import HeaderAuthenticator
+from gateway.identity import (
+    ApiKeyAuthenticator,
+    Authenticator,
+    HeaderAuthenticator,
+    JwtAuthenticator,
+    keys,
+    signing_keys,
+    tokens,
+)
 from gateway.intake import consumer_spec
-from gateway.operations import results
+from gateway.limits import Limits
+from gateway.operations import dead_letters, results
+from gateway.operations.decide import DECIDE
 from gateway.runtime import EXTENSION, Runtime
 from gateway.settings import Settings
+from gateway.status import Status
 from gateway.sticky import Sessions
+from gateway.telemetry import metrics
 from gateway.telemetry.metrics import TenantLabel
 from gateway.telemetry.tracing import Tracing
 
@@ -46,29 +59,85 @@ def create_app(settings: Settings, bridge: Bridge, tracing: Tracing | None = Non
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False
     allowlists = Allowlists.of(settings.tenant_allowlist, settings.policy_allowlist)
+    admission = Admission(
+        _authenticator(settings, bridge),
+        Authoriser(
+            BucketRoles(bridge)
+            if settings.roles_source == "bucket"
+            else FileRoles(settings.roles_file),
+            **_ttls(settings),
+        ),
+        allowlists,
+    )
     gate = Gate(settings.in_flight_cap)
+    limits = Limits.of(settings)
     app.extensions[EXTENSION] = Runtime(
         settings,
         bridge,
-        allowlists,
+        admission,
         tenant_label=TenantLabel(settings.metrics_tenants),
         replays=Replays(settings.idempotency_local_entries, lambda: bridge.generation),
-        leases=Leases(settings.lease_seconds),
+        leases=Leases(settings.lease_seconds, metrics.CLAIMS.labels(DECIDE, "taken_over").inc),
         sessions=Sessions(),
         gate=gate,
+        limits=limits,
         waiting=threading.BoundedSemaphore(settings.waiting_cap),
+        status=Status(settings, bridge),
     )
     door = Door(
         settings,
-        HeaderAuthenticator(settings.trusted_proxies),
-        allowlists,
+        admission,
         tracing or Tracing(settings),
         gate,
+        limits,
     )
     door.install(app)
     for blueprint in blueprints.ALL:
         app.register_blueprint(blueprint)
+    _check_all_are_guarded(app)
     return app
+
+
+def _authenticator(settings: Settings, bridge: Bridge) -> Authenticator:
+    if settings.auth_mode == "headers":
+        return HeaderAuthenticator(settings.trusted_proxies)
+    if settings.auth_mode == "api_key":
+        in_bucket = settings.apikeys_source == "bucket"
+        source = keys.BucketKeys(bridge) if in_bucket else keys.FileKeys(settings.apikeys_file)
+        return ApiKeyAuthenticator(source, **_ttls(settings))
+    assert settings.jwt_issuer is not None and settings.jwt_audience is not None
+    if settings.jwt_secret is not None:
+        key_of = tokens.shared_secret(settings.jwt_secret)
+    else:
+        read = (
+            signing_keys.from_file(settings.jwt_jwks_file)
+            if settings.jwt_jwks_file is not None
+            else signing_keys.from_url(settings.jwt_jwks_url or "")
+        )
+        ttl_seconds = settings.jwt_jwks_ttl_ms / 1000
+        key_of = tokens.public_keys(signing_keys.SigningKeys(read, ttl_seconds=ttl_seconds))
+    return JwtAuthenticator(
+        key_of,
+        algorithms=settings.algorithms,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        leeway_seconds=settings.jwt_leeway_ms / 1000,
+    )
+
+
+def _ttls(settings: Settings) -> dict[str, float]:
+    return {
+        "ttl_seconds": settings.rbac_cache_ttl_ms / 1000,
+        "deny_ttl_seconds": settings.rbac_deny_ttl_ms / 1000,
+    }
+
+
+def _check_all_are_guarded(app: Flask) -> None:
+    """A view that was forgotten would refuse everybody, which is safe and a mistake: say so at the start."""
+    for endpoint, view in app.view_functions.items():
+        is_open = endpoint.partition(".")[0] in OPEN_BLUEPRINTS
+        if not is_open and required_by(view).permission is None:
+            raise RuntimeError(f"the view {endpoint} names no permission")
 
 
 def bridge_config(settings: Settings, *, name: str = "beamline-gateway") -> BridgeConfig:
@@ -88,6 +157,7 @@ def bridge_config(settings: Settings, *, name: str = "beamline-gateway") -> Brid
             BucketSpec(name=BUCKET, ttl_ms=settings.idempotency_ttl_ms),
             BucketSpec(name=results.BUCKET, ttl_ms=settings.results_ttl_ms),
             BucketSpec(name=sticky.BUCKET, ttl_ms=settings.sticky_ttl_ms),
+            *_access_buckets(settings),
         ),
         publishes=(
             settings.assignment_subject,
@@ -96,11 +166,22 @@ def bridge_config(settings: Settings, *, name: str = "beamline-gateway") -> Brid
             f"{settings.result_subject}.dlq",
         ),
         requests=(settings.decide_subject,),
-        reads=("BEAMLINE_USAGE",),
+        reads=("BEAMLINE_USAGE", dead_letters.STREAM),
         listens=(f"$KV.{results.BUCKET}.>",),
         consumers=(consumer_spec(settings),),
         replicas=settings.nats_replicas,
         max_in_flight=settings.in_flight_cap,
+    )
+
+
+def _access_buckets(settings: Settings) -> tuple[BucketSpec, ...]:
+    """Those of keys and roles, where they are kept in NATS: read by the gateway, written by operators only."""
+    kept_in_nats = {
+        keys.BUCKET: settings.auth_mode == "api_key" and settings.apikeys_source == "bucket",
+        roles.BUCKET: settings.roles_source == "bucket",
+    }
+    return tuple(
+        BucketSpec(name=name, read_only=True) for name, is_used in kept_in_nats.items() if is_used
     )
 
 

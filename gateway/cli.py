@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import click
 
-from gateway.operator import CONFIGURATION_ERROR, dlq, streams
-from gateway.operator_sticky import sticky
+from gateway.operator import COMMANDS
+from gateway.operator.bus import CONFIGURATION_ERROR
 from gateway.settings import Settings, SettingsError, variables
+from gateway.smoke.command import smoke_command
+from gateway.smoke.target import Target
 
 OUT_OF_DATE = 1
 
@@ -83,9 +86,15 @@ def docs(check: bool, folder: Path) -> None:
     sys.exit(OUT_OF_DATE if check and stale else 0)
 
 
-main.add_command(dlq)
-main.add_command(sticky)
-main.add_command(streams)
+def _stack_for_smoke(otlp_endpoint: str, otlp_protocol: str) -> AbstractContextManager[Target]:
+    from gateway.devstack.for_smoke import stack_for_smoke
+
+    return stack_for_smoke(otlp_endpoint, otlp_protocol)
+
+
+main.add_command(smoke_command(_stack_for_smoke))
+for command in COMMANDS:
+    main.add_command(command)
 
 
 def _settings() -> Settings:

@@ -13,7 +13,6 @@ from gateway.identity import Principal
 
 ID_PATTERN: Final = re.compile(r"[!-~]{1,128}")
 """Ids: printable ASCII without blanks (wire contract, "Limits")."""
-TENANT_PATTERN: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 CP_PHASES: Final = frozenset(f"cp{n}" for n in range(9))
 UNKNOWN_PHASE: Final = "unknown"
 
@@ -65,11 +64,16 @@ class RequestContext:
         return self.principal.tenant_id if self.principal else None
 
     @property
-    def tenant(self) -> str:
-        """The principal's tenant. Raises RuntimeError before authentication: never guess one."""
+    def caller(self) -> Principal:
+        """The principal. Raises RuntimeError before authentication: never guess one."""
         if self.principal is None:
             raise RuntimeError("no principal: authentication has not run")
-        return self.principal.tenant_id
+        return self.principal
+
+    @property
+    def tenant(self) -> str:
+        """The principal's tenant. Raises RuntimeError before authentication."""
+        return self.caller.tenant_id
 
     def with_deadline_from_now(self) -> Self:
         """The same with its whole time ahead: for when the body has arrived at last."""

@@ -2,14 +2,17 @@
 
 ::
 
-    arrive    ids, phase, deadline; the in-flight gate              503 overloaded
+    arrive    ids, phase, deadline
     (span)    the Flask instrumentation starts the server span
-    enter     unknown path or method                                404 / 405, before any credential is asked for
-              authenticate                                          401
-              tenant of the principal                               403
+    enter     the global limit of requests                          429
+              the in-flight gate                                    503 overloaded
+              unknown path or method                                404 / 405, before any credential is asked for
+              authenticate                                          401, 503
+              the tenant's limit of requests                        429
+              tenant and permission of the principal                403, 503
               headers of the request                                400
     view      body → operation → answer
-    answer    X-Request-ID, X-Trace-ID, metrics, access line
+    answer    X-Request-ID, X-Trace-ID, X-RateLimit-*, metrics, access line
     leave     the gate
 
 Whatever is raised on the way becomes the contract's one error body.
@@ -22,20 +25,20 @@ import time
 from dataclasses import replace
 from typing import Any, Final
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, current_app, g, request
 from opentelemetry import trace
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from gateway import context as ctx
-from gateway import json
-from gateway.access import Allowlists
+from gateway import json, server
+from gateway.access import required_by
+from gateway.admission import Admission
 from gateway.context import RequestContext
-from gateway.errors import ErrorCode, ErrorType, GatewayError, denied, invalid_request
+from gateway.errors import ErrorCode, ErrorType, GatewayError, invalid_request
 from gateway.gate import Gate
-from gateway.identity import Authenticator, Unauthenticated
+from gateway.limits import Limits
 from gateway.settings import Settings
-from gateway.telemetry import metrics
-from gateway.telemetry.logging import ACCESS
+from gateway.telemetry import access_log, http_spans, metrics
 from gateway.telemetry.tracing import Tracing, current_trace_id, trace_id_wanted
 
 _log = logging.getLogger(__name__)
@@ -54,21 +57,21 @@ class Door:
     def __init__(
         self,
         settings: Settings,
-        authenticator: Authenticator,
-        allowlists: Allowlists,
+        admission: Admission,
         tracing: Tracing,
         gate: Gate,
+        limits: Limits,
     ) -> None:
         self._settings = settings
-        self._authenticator = authenticator
-        self._allowlists = allowlists
+        self._admission = admission
         self._tracing = tracing
         self._gate = gate
+        self._limits = limits
 
     def install(self, app: Flask) -> None:
         """Register the hooks; the order of registration is the order of the steps."""
         app.before_request(self._arrive)
-        self._tracing.instrument(app)
+        http_spans.install(app, self._tracing)
         app.before_request(self._enter)
         app.after_request(self._answer)
         app.teardown_request(self._leave)
@@ -85,7 +88,10 @@ class Door:
         g.error = None
         g.inside = False
         g.replayed = False
+        g.first_span = None
         g.sticky = None
+        g.limit_headers = {}
+        g.body_is_read = False
         given_trace = headers.get("X-Trace-ID")
         trace_id = ctx.normal_trace_id(given_trace) if given_trace is not None else None
         # Read by the id generator when the span that follows is a root.
@@ -116,6 +122,7 @@ class Door:
         span = trace.get_current_span()
         # Before anything can refuse: refused requests are looked for by their phase, too.
         span.set_attribute("cp_phase", context.cp_phase)
+        g.limit_headers |= self._limits.check_global()
         g.inside = self._gate.enter()
         if not g.inside:
             raise GatewayError(
@@ -123,9 +130,7 @@ class Door:
             )
         if request.routing_exception is not None or OPEN_BLUEPRINTS & {*request.blueprints}:
             return
-        g.context = context = replace(context, principal=self._authenticate())
-        span.set_attribute("tenant_id", context.tenant)
-        self._allowlists.check_tenant(context.tenant)
+        self._admit(context)
         if g.bad_header is not None:
             raise invalid_request(g.bad_header + ".")
 
@@ -133,29 +138,55 @@ class Door:
         context: RequestContext = g.context
         response.headers["X-Request-ID"] = context.request_id
         response.headers["X-Trace-ID"] = context.trace_id
+        response.headers.update(g.limit_headers)
+        if not g.body_is_read and _may_be_long(request):
+            server.close_after_answer()
         seconds = time.monotonic() - g.arrived_at
         route = request.url_rule.rule if request.url_rule is not None else "none"
         method = metrics.method_label(request.method)
         status = response.status_code
         metrics.CP_REQUESTS.labels(context.cp_phase, route, method, str(status)).inc()
         metrics.CP_LATENCY.labels(context.cp_phase, route, method).observe(seconds)
-        log = ACCESS.debug if request.endpoint in PROBES and status < 500 else ACCESS.info
         error: GatewayError | None = g.error
-        log(
-            "request",
-            route=route,
-            method=method,
-            status=status,
-            latency_ms=round(seconds * 1000, 3),
-            tenant=context.tenant_id,
-            request_id=context.request_id,
-            trace_id=context.trace_id,
-            cp_phase=context.cp_phase,
-            sticky=g.sticky,
-            replayed=g.replayed,
-            **({"error_type": error.error_type, "error_code": error.code} if error else {}),
-        )
+        if error is not None:
+            metrics.ERRORS.labels(error.error_type, error.code).inc()
+        http_spans.describe(context, error)
+        self._log(response, route, method)
         return response
+
+    def _log(self, response: Response, route: str, method: str) -> None:
+        context, error, arrived_at = g.context, g.error, g.arrived_at
+        fields = {
+            "tenant": context.tenant_id,
+            "key": context.principal.key_prefix if context.principal else None,
+            "request_id": context.request_id,
+            "trace_id": context.trace_id,
+            "cp_phase": context.cp_phase,
+            "sticky": g.sticky,
+            "replayed": g.replayed,
+            "error_type": error and error.error_type,
+            "error_code": error and error.code,
+            "request_bytes": request.content_length,
+            "response_bytes": response.content_length,
+            "client_address": request.remote_addr if self._settings.log_client_address else None,
+        }
+        is_probe = request.endpoint in PROBES
+
+        def write() -> None:
+            access_log.write(
+                route=route,
+                method=method,
+                status=response.status_code,
+                seconds=time.monotonic() - arrived_at,
+                fields=fields,
+                is_probe=is_probe,
+            )
+
+        if response.mimetype == "text/event-stream":
+            # Its line tells how long it was open, or else that it was opened would be all that is ever known.
+            response.call_on_close(write)
+        else:
+            write()
 
     def _leave(self, _error: BaseException | None) -> None:
         if g.pop("inside", False):
@@ -164,17 +195,15 @@ class Door:
 
     # -- their details --------------------------------------------------------------------------------
 
-    def _authenticate(self) -> Any:
-        try:
-            principal = self._authenticator.authenticate(request.headers, request.remote_addr or "")
-        except Unauthenticated as error:
-            raise GatewayError(
-                ErrorCode.UNAUTHORIZED, str(error), headers={"WWW-Authenticate": error.challenge}
-            ) from None
-        named = request.headers.get("X-Tenant-ID")
-        if named is not None and named != principal.tenant_id:
-            raise denied("X-Tenant-ID names a tenant that is not the caller's.")
-        return principal
+    def _admit(self, context: RequestContext) -> None:
+        required = required_by(current_app.view_functions[request.endpoint or ""])
+        headers, peer = request.headers, request.remote_addr or ""
+        principal = self._admission.identify(headers, peer, context.deadline, basic=required.basic)
+        g.context = replace(context, principal=principal)
+        trace.get_current_span().set_attribute("tenant_id", principal.tenant_id)
+        g.limit_headers |= self._limits.check_tenant(principal.tenant_id)
+        admitted = self._admission.admit(principal, headers, required.permission, context.deadline)
+        g.context = replace(context, principal=admitted)
 
     def _timeout(self, header: str | None) -> tuple[float, str | None]:
         """The request's time in seconds, and what is wrong with the header if something is."""
@@ -184,6 +213,12 @@ class Door:
         if not (header.isascii() and header.isdigit() and len(header) <= 9 and int(header) > 0):
             return most_ms / 1000, "X-Request-Timeout-Ms must be a whole number of milliseconds"
         return min(int(header), most_ms) / 1000, None
+
+
+def _may_be_long(request: Request) -> bool:
+    """Whether the request has a body that is, or may be, more than what gunicorn reads away."""
+    length = request.content_length or 0
+    return length > server.UNREAD_BYTES_MAX or "Transfer-Encoding" in request.headers
 
 
 def respond(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

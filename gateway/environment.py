@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _MOST_QUOTED: Final = 200
-_URLS: Final = frozenset({"NATS_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"})
+_URLS: Final = frozenset(
+    {"NATS_URL", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"}
+)
 """Their values may hold credentials."""
 
 
@@ -79,6 +81,11 @@ def choice(*values: str) -> fields.String:
     return fields.String(
         validate=validate.OneOf(values, error=f"expected one of {', '.join(values)}")
     )
+
+
+def path() -> fields.Field[Path]:
+    """The path of a file or folder that may not be there yet."""
+    return fields.Function(deserialize=lambda value: Path(str(value)))
 
 
 def flag() -> fields.Boolean:

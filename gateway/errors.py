@@ -149,6 +149,14 @@ def denied(message: str) -> GatewayError:
     return GatewayError(ErrorCode.DENIED, message)
 
 
+def access_unavailable() -> GatewayError:
+    """503: it cannot be told who is calling or what they may do, so nobody is let in."""
+    return GatewayError(
+        ErrorCode.ACCESS_UNAVAILABLE,
+        "Keys or roles cannot be looked up now; nothing was done. Trying again is safe.",
+    )
+
+
 def conflict() -> GatewayError:
     """409: the id belongs to another request."""
     return GatewayError(

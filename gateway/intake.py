@@ -10,6 +10,7 @@ from gateway.operations.deliveries import headers_of, ids_of
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 from gateway.telemetry.metrics import TenantLabel
+from gateway.telemetry.nats_spans import name_tenant
 
 DURABLE = "beamline-gateway-results"
 
@@ -64,6 +65,8 @@ class ResultIntake:
             raise
         finally:
             redelivered = "true" if delivery.num_delivered > 1 else "false"
+            if tenant_id is not None and outcome != "failed":  # looked at, not as it came
+                name_tenant(tenant_id)
             subject, tenant = self._spec.subject, self._tenant_label(tenant_id)
             metrics.CONSUMPTION.labels(subject, tenant, outcome, redelivered).inc()
             metrics.CONSUMPTION_LATENCY.labels(subject, tenant).observe(time.monotonic() - begun)

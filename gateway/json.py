@@ -26,6 +26,11 @@ def dumps(value: Any) -> bytes:
         raise Unwritable("is nested too deeply") from None
 
 
+def dumps_readable(value: Any) -> bytes:
+    """The same for people: indented, with a newline at its end."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
 def loads(data: bytes | str) -> Any:
     """Parse strict JSON (RFC 8259: no NaN, no trailing commas, no lone surrogates). Raises Unreadable."""
     try:

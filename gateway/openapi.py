@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -26,13 +26,13 @@ _ERRORS: Final[Mapping[int, str]] = {
     409: "The id was used for something else, or its first request is still at work.",
     413: "The body is too large.",
     415: "The body is not JSON.",
-    429: "Over the request limit; `Retry-After` says when to come back.",
+    429: "Over a limit of requests, nothing was done; `Retry-After` says when to come back.",
     500: "The Router or the gateway failed.",
     502: "The Router's reply is not one.",
     503: "Nothing was done; `Retry-After` says when to try again.",
     504: "No answer in time. `outcome_unknown`: it may have been stored; send the same request again.",
 }
-_EVERY_GET: Final = (400, 401, 403, 500, 502, 503, 504)
+_EVERY_GET: Final = (400, 401, 403, 429, 500, 502, 503, 504)
 _EVERY_POST: Final = (*_EVERY_GET, 413, 415)
 _ONCE: Final = (*_EVERY_POST, 409)
 
@@ -179,11 +179,16 @@ def endpoints() -> tuple[Endpoint, ...]:
             "get", "/metrics", "Prometheus exposition", "operational",
             {200: ("All workers' metrics.", None)}, public=True,
         ),
+        Endpoint(
+            "get", "/status", "What the instance is doing; a page where HTML is accepted", "operational",
+            {200: ("All workers' status.", schemas.StatusAnswer)},
+            errors=(401, 403, 429, 503),
+        ),
     )  # fmt: skip
 
 
-def document() -> dict[str, Any]:
-    """The OpenAPI document as a dict."""
+def document(auth_mode: str = "api_key") -> dict[str, Any]:
+    """The OpenAPI document as a dict, for a gateway with this ``AUTH_MODE``."""
     spec = APISpec(
         title="Beamline Gateway",
         version=_version(),
@@ -194,9 +199,11 @@ def document() -> dict[str, Any]:
         },
         plugins=[MarshmallowPlugin(schema_name_resolver=_schema_name)],
     )
-    _add_security(spec)
+    _add_security(spec, auth_mode)
     for parameter in _PARAMETERS:
         spec.components.parameter(parameter["name"], parameter["in"], parameter)
+    for name, text in _HEADERS.items():
+        spec.components.header(name, {"description": text, "schema": {"type": "integer"}})
     for endpoint in endpoints():
         spec.path(endpoint.path, operations={endpoint.method: _operation(endpoint)})
     return spec.to_dict()
@@ -220,11 +227,47 @@ _PARAMETERS: Final[tuple[dict[str, Any], ...]] = (
 )  # fmt: skip
 
 
-def _add_security(spec: APISpec) -> None:
-    """Headers mode: an authenticating proxy names tenant and role."""
-    for scheme, header in (("tenant", "X-Tenant-ID"), ("role", "X-Role")):
-        spec.components.security_scheme(scheme, {"type": "apiKey", "in": "header", "name": header})
-    spec.options["security"] = [{"tenant": [], "role": []}]
+_LIMIT_HEADERS: Final = {
+    "X-RateLimit-Limit": "Requests that a window has, where a limit is on.",
+    "X-RateLimit-Remaining": "Those of them that remain.",
+    "X-RateLimit-Reset": "Seconds until the window ends, rounded up.",
+}
+_HEADERS: Final = {"Retry-After": "Seconds to wait.", **_LIMIT_HEADERS}
+_HEADERS_OF: Final[Mapping[int, Mapping[str, str]]] = {
+    429: _HEADERS,
+    503: {"Retry-After": _HEADERS["Retry-After"]},
+}
+"""Error → the headers that it has beside those of every answer."""
+
+
+_SECURITY: Final[Mapping[str, tuple[Mapping[str, Any], list[dict[str, list[str]]]]]] = {
+    "api_key": (
+        {
+            "key": {"type": "http", "scheme": "bearer", "description": "An API key: `blk_…`."},
+            "key_header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        },
+        [{"key": []}, {"key_header": []}],
+    ),
+    "jwt": (
+        {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        [{"token": []}],
+    ),
+    "headers": (
+        {
+            "tenant": {"type": "apiKey", "in": "header", "name": "X-Tenant-ID"},
+            "role": {"type": "apiKey", "in": "header", "name": "X-Role"},
+        },
+        [{"tenant": [], "role": []}],
+    ),
+}
+"""`AUTH_MODE` → its schemes, and which of them make a request pass."""
+
+
+def _add_security(spec: APISpec, auth_mode: str) -> None:
+    schemes, alternatives = _SECURITY[auth_mode]
+    for name, scheme in schemes.items():
+        spec.components.security_scheme(name, dict(scheme))
+    spec.options["security"] = alternatives
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
@@ -233,7 +276,9 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "operationId": re.sub(r"\W+", "_", f"{endpoint.method}{endpoint.path}"),
         "tags": [endpoint.tag],
         "responses": {
-            str(status): _response(text, schema, endpoint.media)
+            str(status): _response(
+                text, schema, endpoint.media, {} if endpoint.public else _LIMIT_HEADERS
+            )
             for status, (text, schema) in endpoint.answers.items()
         },
     }
@@ -244,7 +289,9 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.query is not None:
         parameters.append({"in": "query", "schema": endpoint.query})
     for status in endpoint.errors:
-        operation["responses"][str(status)] = _response(_ERRORS[status], schemas.ErrorAnswer)
+        operation["responses"][str(status)] = _response(
+            _ERRORS[status], schemas.ErrorAnswer, headers=_HEADERS_OF.get(status, {})
+        )
     if endpoint.public:
         operation["security"] = []
     if endpoint.body is not None:
@@ -265,9 +312,15 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     return operation
 
 
-def _response(text: str, schema: type[Schema] | None, media: str = "text/plain") -> dict[str, Any]:
+def _response(
+    text: str,
+    schema: type[Schema] | None,
+    media: str = "text/plain",
+    headers: Collection[str] = (),
+) -> dict[str, Any]:
     content = {media: {}} if schema is None else {"application/json": {"schema": schema}}
-    return {"description": text, "content": content}
+    response = {"description": text, "content": content}
+    return {**response, "headers": {name: name for name in headers}} if headers else response
 
 
 def _schema_name(schema: Any) -> str:

@@ -10,12 +10,14 @@ from typing import Final, TypeVar, cast
 from flask import current_app, g
 
 from bridge import Bridge, BridgeError, Bus
-from gateway.access import Allowlists
+from gateway.admission import Admission
 from gateway.context import RequestContext
 from gateway.errors import conflict, from_bridge, in_progress
 from gateway.gate import Gate
 from gateway.idempotency import Conflict, InProgress, KeyType, Leases, Replays
+from gateway.limits import Limits
 from gateway.settings import Settings
+from gateway.status import Status
 from gateway.sticky import Sessions, Stickiness
 from gateway.telemetry import metrics
 from gateway.telemetry.metrics import TenantLabel
@@ -31,13 +33,15 @@ class Runtime:
 
     settings: Settings
     bridge: Bridge
-    allowlists: Allowlists
+    admission: Admission
     tenant_label: TenantLabel
     replays: Replays
     leases: Leases
     sessions: Sessions
     gate: Gate
+    limits: Limits
     waiting: threading.BoundedSemaphore
+    status: Status
     draining: threading.Event = field(default_factory=threading.Event)
 
     def cross(
@@ -57,13 +61,14 @@ class Runtime:
         except InProgress:
             raise in_progress() from None
 
-    def counter(self, tenant_id: str, key_type: KeyType) -> Callable[[bool], None]:
+    def counter(self, tenant_id: str, key_type: KeyType, operation: str) -> Callable[[bool], None]:
         """Counts a request as the first of its id (True) or a repeat (False)."""
         tenant = self.tenant_label(tenant_id)
 
         def count(first: bool) -> None:
             metric = metrics.IDEMPOTENCY_MISS if first else metrics.IDEMPOTENCY_HIT
             metric.labels(tenant, key_type).inc()
+            metrics.CLAIMS.labels(operation, "first" if first else "repeated").inc()
 
         return count
 
@@ -78,7 +83,8 @@ class Runtime:
         return count
 
     def sticky_counter(self, tenant_id: str) -> Callable[[Stickiness], None]:
-        """Counts a decide of a session: with its provider, freely, or with the bucket out of reach."""
+        """Counts a decide of a session: with its provider, freely, or with the bucket out of reach; and, after it,
+        that the Router moved it."""
         labels = (self.tenant_label(tenant_id), self.settings.decide_subject)
 
         def count(stickiness: Stickiness) -> None:
@@ -90,6 +96,7 @@ class Runtime:
 _STICKY: Final = {
     Stickiness.HIT: metrics.STICKY_HITS,
     Stickiness.MISS: metrics.STICKY_MISS,
+    Stickiness.MOVED: metrics.STICKY_MOVES,
     Stickiness.UNAVAILABLE: metrics.STICKY_UNAVAILABLE,
 }
 

@@ -7,12 +7,13 @@ is secret is never shown, neither in errors nor in ``beamline-gateway settings``
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from marshmallow import fields
+from marshmallow import fields, validate
 
 from bridge import subject_covers
 from gateway.environment import (
@@ -26,11 +27,12 @@ from gateway.environment import (
     flag,
     name,
     parse,
+    path,
     whole,
 )
-
-NAME_PATTERN = r"[A-Za-z0-9_.:-]{1,64}"
-"""A tenant's name (wire contract, "Limits")."""
+from gateway.names import TENANT_PATTERN
+from gateway.telemetry import tracing_settings
+from gateway.telemetry.tracing_settings import TracingSettings
 
 
 class SettingsError(Exception):
@@ -45,7 +47,7 @@ _SUBJECT = name("a subject without wildcards", r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+
 _PATTERN = name(
     "a subject, * and > allowed", r"([A-Za-z0-9_-]+|\*)(\.([A-Za-z0-9_-]+|\*))*(\.>)?|>"
 )
-_TENANTS = CommaList(name("tenant names", NAME_PATTERN))
+_TENANTS = CommaList(name("tenant names", TENANT_PATTERN.pattern))
 _DAY_MS = 24 * 3600 * 1000
 _YEAR_MS = 366 * _DAY_MS
 _CLEANUP_MS = 5_000
@@ -53,7 +55,7 @@ _CLEANUP_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(TracingSettings):
     """Everything that can be set, as the process uses it. Times are in the unit that the name says."""
 
     # -- the HTTP door
@@ -125,19 +127,122 @@ class Settings:
         "auto",
         "`json`, `console` (for people), or `auto`: console on a terminal.",
     )
+    log_client_address: bool = env(
+        "LOG_CLIENT_ADDRESS",
+        flag(),
+        "false",
+        "Whether access lines name the address that a request came from (a proxy's, where there is one). It is"
+        " personal data.",
+    )
 
     # -- who may come in
     auth_mode: str = env(
         "AUTH_MODE",
-        choice("headers"),
-        "headers",
-        "`headers`: an authenticating proxy in front sets `X-Tenant-ID` and `X-Role`.",
+        choice("api_key", "jwt", "headers"),
+        "api_key",
+        "`api_key`: keys made by `beamline-gateway apikeys`; `jwt`: tokens of an identity provider; `headers`: an"
+        " authenticating proxy in front sets `X-Tenant-ID` and `X-Role`.",
+    )
+    apikeys_source: str = env(
+        "APIKEYS_SOURCE",
+        choice("file", "bucket"),
+        "file",
+        "Where API keys are kept: `APIKEYS_FILE`, or for a fleet the NATS bucket `BEAMLINE_APIKEYS`.",
+    )
+    apikeys_file: Path = env(
+        "APIKEYS_FILE",
+        path(),
+        "apikeys.json",
+        "File of the API keys (their SHA-256), made by `beamline-gateway apikeys create`.",
+    )
+    jwt_issuer: str | None = env(
+        "JWT_ISSUER",
+        fields.String(),
+        None,
+        "Claim `iss` that tokens must have; required with `AUTH_MODE=jwt`.",
+    )
+    jwt_audience: str | None = env(
+        "JWT_AUDIENCE",
+        fields.String(),
+        None,
+        "Claim `aud` that tokens must have or contain; required with `AUTH_MODE=jwt`.",
+    )
+    jwt_jwks_file: Path | None = env(
+        "JWT_JWKS_FILE",
+        ExistingFile(),
+        None,
+        "Public keys of the identity provider (JWKS), as a file.",
+    )
+    jwt_jwks_url: str | None = env(
+        "JWT_JWKS_URL",
+        name(
+            "an https URL (http on this machine only)",
+            r"https://[^\s@]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/[^\s@]*)?",
+        ),
+        None,
+        "The same, fetched from the identity provider.",
+    )
+    jwt_secret: str | None = env(
+        "JWT_SECRET",
+        fields.String(validate=validate.Length(32, error="expected at least 32 characters")),
+        None,
+        "Shared secret of HS256 tokens, instead of public keys.",
+        secret=True,
+    )
+    jwt_algorithms: tuple[str, ...] = env(
+        "JWT_ALGORITHMS",
+        CommaList(choice("RS256", "ES256", "HS256")),
+        "",
+        "Algorithms that tokens may be signed with; empty: `RS256,ES256` with a JWKS, `HS256` with a secret.",
+    )
+    jwt_leeway_ms: int = env(
+        "JWT_LEEWAY_MS",
+        whole(0, 300_000, "of milliseconds"),
+        "10000",
+        "How far the identity provider's clock may be off.",
+    )
+    jwt_jwks_ttl_ms: int = env(
+        "JWT_JWKS_TTL_MS",
+        whole(1_000, _DAY_MS, "of milliseconds"),
+        "600000",
+        "How long public keys are believed; they are read again from half of it on, and for an unknown `kid`.",
     )
     trusted_proxies: tuple[Any, ...] = env(
         "TRUSTED_PROXIES",
         CommaList(Network()),
         "",
         "Addresses or networks whose identity headers are believed; required with `AUTH_MODE=headers`.",
+    )
+    roles_source: str = env(
+        "ROLES_SOURCE",
+        choice("file", "bucket"),
+        "file",
+        "Where roles are kept: `ROLES_FILE`, or for a fleet the NATS bucket `BEAMLINE_ROLES`.",
+    )
+    roles_file: Path | None = env(
+        "ROLES_FILE",
+        ExistingFile(),
+        None,
+        "File of the roles (TOML; `beamline-gateway roles show` prints one); not set: admin, operator, service and"
+        " viewer as they come with the gateway.",
+    )
+    rbac_cache_ttl_ms: int = env(
+        "RBAC_CACHE_TTL_MS",
+        whole(100, 3_600_000, "of milliseconds"),
+        "60000",
+        "How long an answer about a key or a role is used again: a revoked key is refused within it.",
+    )
+    rbac_deny_ttl_ms: int = env(
+        "RBAC_DENY_TTL_MS",
+        whole(0, 3_600_000, "of milliseconds"),
+        "5000",
+        "The same for denials: a new key or permission works within it.",
+    )
+    audit_log_file: Path = env(
+        "AUDIT_LOG_FILE",
+        path(),
+        "audit.log",
+        "File that operators' commands write down what they do in: who, what, when, to which tenant.",
     )
     tenant_allowlist: tuple[str, ...] = env(
         "GATEWAY_TENANT_ALLOWLIST", _TENANTS, "", "Tenants that are served; empty: all."
@@ -147,6 +252,35 @@ class Settings:
         CommaList(name("policy ids", r"[A-Za-z0-9_.:-]{1,128}")),
         "",
         "Policies that a decide may name; empty: all.",
+    )
+
+    # -- how much
+    rate_limit_global_requests: int = env(
+        "RATE_LIMIT_GLOBAL_REQUESTS",
+        whole(0, 1_000_000_000),
+        "0",
+        "Requests in a window that this instance takes from all callers together, before the next is answered 429;"
+        " probes are not counted; 0: no limit. Counted over all workers, not over instances: behind N of them, give"
+        " each an Nth.",
+    )
+    rate_limit_tenant_requests: int = env(
+        "RATE_LIMIT_TENANT_REQUESTS",
+        whole(0, 1_000_000_000),
+        "0",
+        "The same for each tenant; only requests with valid credentials count.",
+    )
+    rate_limit_window_ms: int = env(
+        "RATE_LIMIT_WINDOW_MS",
+        whole(1_000, _DAY_MS, "of milliseconds"),
+        "60000",
+        "Length of a window; it starts with the first request that it counts.",
+    )
+    rate_limit_file: Path | None = env(
+        "RATE_LIMIT_FILE",
+        path(),
+        None,
+        "File on a local disk that the workers of this instance count in, emptied at start; not set: a temporary one."
+        " Only made where a limit is on.",
     )
 
     # -- NATS
@@ -340,19 +474,18 @@ class Settings:
         "",
         "Tenants with a label value of their own; all others are `other`.",
     )
+    metrics_bind: str | None = env(
+        "METRICS_BIND",
+        name("host:port", r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]*):\d{1,5}"),
+        None,
+        "Address of its own for `/metrics`, which `GATEWAY_BIND` then does not answer; not set: `GATEWAY_BIND`.",
+    )
     metrics_dir: Path | None = env(
         "PROMETHEUS_MULTIPROC_DIR",
-        fields.Function(deserialize=lambda value: Path(str(value))),
+        path(),
         None,
-        "Folder of the workers' metric files, wiped at start; not set: a temporary one.",
-    )
-    otlp_endpoint: str | None = env(
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        name("an http(s) URL", r"https?://[^\s]+"),
-        None,
-        "Collector that traces are sent to; not set: none. The other `OTEL_*` variables keep their meaning.",
-        secret=True,
-        alias="OTLP_ENDPOINT",
+        "Folder in which each run makes one for its workers' metric files, and removes those of runs that are over;"
+        " not set: the system's temporary folder.",
     )
 
     @classmethod
@@ -373,6 +506,12 @@ class Settings:
         if lines:
             raise SettingsError(lines)
         return settings
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """Algorithms that tokens may be signed with."""
+        fitting = ("HS256",) if self.jwt_secret is not None else ("RS256", "ES256")
+        return self.jwt_algorithms or fitting
 
     @property
     def in_flight_cap(self) -> int:
@@ -396,7 +535,7 @@ class Settings:
 
 
 def variables() -> tuple[Variable, ...]:
-    """All declared variables, in the order of the declaration."""
+    """All declared variables, in the order of the declaration; OpenTelemetry's last."""
     return _VARIABLES
 
 
@@ -408,6 +547,10 @@ def _contradictions(settings: Settings) -> Iterator[tuple[set[str], str]]:
             "TRUSTED_PROXIES: expected the addresses of the authenticating proxies, since"
             " AUTH_MODE=headers believes X-Tenant-ID and X-Role",
         )
+    if settings.auth_mode == "api_key":
+        yield from _without_keys(settings)
+    if settings.auth_mode == "jwt":
+        yield from _unusable_tokens(settings)
     if settings.in_flight_cap > settings.threads - 2:
         yield (
             {"GATEWAY_MAX_IN_FLIGHT", "GATEWAY_THREADS"},
@@ -448,8 +591,50 @@ def _contradictions(settings: Settings) -> Iterator[tuple[set[str], str]]:
             {"NATS_TLS_CERT_FILE", "NATS_TLS_KEY_FILE"},
             "NATS_TLS_CERT_FILE: expected together with NATS_TLS_KEY_FILE",
         )
-    if int(settings.bind.rpartition(":")[2]) > 65535:
-        yield {"GATEWAY_BIND"}, f"GATEWAY_BIND: expected a port up to 65535, got {settings.bind!r}"
+    yield from tracing_settings.contradictions(settings)
+    for variable, bind in (
+        ("GATEWAY_BIND", settings.bind),
+        ("METRICS_BIND", settings.metrics_bind),
+    ):
+        if bind is not None and int(bind.rpartition(":")[2]) > 65535:
+            yield {variable}, f"{variable}: expected a port up to 65535, got {bind!r}"
+    if settings.metrics_bind == settings.bind:
+        yield (
+            {"GATEWAY_BIND", "METRICS_BIND"},
+            f"METRICS_BIND: expected another address than GATEWAY_BIND's, got {settings.bind!r}",
+        )
 
 
-_VARIABLES = tuple(declared(Settings))
+def _without_keys(settings: Settings) -> Iterator[tuple[set[str], str]]:
+    if settings.apikeys_source == "file" and not os.access(settings.apikeys_file, os.R_OK):
+        yield (
+            {"AUTH_MODE", "APIKEYS_SOURCE", "APIKEYS_FILE"},
+            f"APIKEYS_FILE: expected a readable file, got {str(settings.apikeys_file)!r}; make it with"
+            " `beamline-gateway apikeys create --tenant … --role …`",
+        )
+
+
+def _unusable_tokens(settings: Settings) -> Iterator[tuple[set[str], str]]:
+    for variable, value in (
+        ("JWT_ISSUER", settings.jwt_issuer),
+        ("JWT_AUDIENCE", settings.jwt_audience),
+    ):
+        if not value:
+            yield {"AUTH_MODE", variable}, f"{variable}: expected a value, since AUTH_MODE=jwt"
+    sources = (settings.jwt_jwks_file, settings.jwt_jwks_url, settings.jwt_secret)
+    if sum(source is not None for source in sources) != 1:
+        yield (
+            {"AUTH_MODE", "JWT_JWKS_FILE", "JWT_JWKS_URL", "JWT_SECRET"},
+            "JWT_JWKS_URL: expected exactly one of JWT_JWKS_URL, JWT_JWKS_FILE and JWT_SECRET, since AUTH_MODE=jwt",
+        )
+    elif ("HS256" in settings.algorithms) != (settings.jwt_secret is not None) or (
+        settings.jwt_secret is not None and len(settings.algorithms) > 1
+    ):
+        yield (
+            {"AUTH_MODE", "JWT_ALGORITHMS", "JWT_JWKS_FILE", "JWT_JWKS_URL", "JWT_SECRET"},
+            "JWT_ALGORITHMS: expected HS256 with JWT_SECRET, RS256 or ES256 with a JWKS",
+        )
+
+
+_OTEL = tuple(declared(TracingSettings))
+_VARIABLES = (*tuple(declared(Settings))[len(_OTEL) :], *_OTEL)

@@ -11,16 +11,24 @@ import os
 from bridge import Bridge
 from gateway.app import bridge_config, create_app
 from gateway.intake import ResultIntake
+from gateway.runtime import EXTENSION
 from gateway.settings import Settings
-from gateway.telemetry import logging
-from gateway.telemetry.tracing import NatsTelemetry, Tracing
+from gateway.telemetry import logging, metrics, otel_log
+from gateway.telemetry.labels import SubjectLabel
+from gateway.telemetry.nats_telemetry import NatsTelemetry
+from gateway.telemetry.tracing import Tracing
+from gateway.telemetry.vitals import Vitals
 
 settings = Settings.from_environ(os.environ)
-logging.configure(settings)
+logging.configure(settings, metrics.LOG_LINES_LOST.inc)
+otel_log.install()
 tracing = Tracing(settings)
+config = bridge_config(settings, name=f"beamline-gateway/{os.getpid()}")
 bridge = Bridge(
-    bridge_config(settings, name=f"beamline-gateway/{os.getpid()}"),
-    observer=NatsTelemetry(tracing),
+    config,
+    observer=NatsTelemetry(tracing, SubjectLabel((*(config.publishes or ()), *config.requests))),
     services=(ResultIntake(settings),),
+    on_beat=metrics.LOOP_LAG.observe,
 )
 app = create_app(settings, bridge, tracing)
+vitals = Vitals(settings, bridge, app.extensions[EXTENSION].draining)

@@ -126,6 +126,7 @@ def _read_json(req: Request) -> Any:
         ) from None
     except (ClientDisconnected, ParseException, OSError):
         raise invalid_request("The body ended early or is not properly chunked.") from None
+    g.body_is_read = True
     g.context = context().with_deadline_from_now()
     if not data:
         raise invalid_request("The body is empty; a JSON object is expected.")

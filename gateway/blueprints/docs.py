@@ -11,6 +11,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 
 from gateway.door import respond
 from gateway.openapi import document
+from gateway.runtime import runtime
 
 _EXAMPLES_LAST_SECONDS: Final = 60
 """The document is made anew after it: an example holds the time of now, and old usage is refused."""
@@ -28,9 +29,10 @@ blueprint.register_blueprint(_PAGE)
 @blueprint.get("/openapi.json")
 def openapi() -> Response:
     """The OpenAPI 3.1 document."""
-    return respond(_document(int(time.time() // _EXAMPLES_LAST_SECONDS)))
+    auth_mode = runtime().settings.auth_mode
+    return respond(_document(auth_mode, int(time.time() // _EXAMPLES_LAST_SECONDS)))
 
 
 @lru_cache(maxsize=1)
-def _document(_period: int) -> dict[str, object]:
-    return document()
+def _document(auth_mode: str, _period: int) -> dict[str, object]:
+    return document(auth_mode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
+from gateway.access import Permission, requires
 from gateway.blueprints import once
 from gateway.blueprints.body import load, take_ids
 from gateway.idempotency import KeyType, fingerprint, mark_http_id
@@ -18,6 +19,7 @@ _ACK = ExecAssignmentAck()
 
 
 @blueprint.post("/assignments")
+@requires(Permission.ASSIGNMENTS_WRITE)
 def assignments() -> Response:
     """Store an assignment for the workers."""
     subject = runtime().settings.assignment_subject
@@ -25,6 +27,7 @@ def assignments() -> Response:
 
 
 @blueprint.post("/acks")
+@requires(Permission.ACKS_WRITE)
 def acks() -> Response:
     """Store a worker's acknowledgement of an assignment."""
     subject = runtime().settings.assignment_subject + ".ack"
@@ -43,6 +46,6 @@ def _store(schema: Strict, operation: str, key_type: KeyType, subject: str) -> R
         body,
         ctx,
         subject=subject,
-        on_claimed=runtime().counter(ctx.tenant, key_type),
+        on_claimed=runtime().counter(ctx.tenant, key_type, operation),
     )
     return once.publish(publication)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, request
+from werkzeug.exceptions import NotFound
 
 from gateway.door import respond
+from gateway.errors import ErrorCode, GatewayError
 from gateway.runtime import runtime
-from gateway.telemetry import metrics
+from gateway.telemetry.exposition import expose
+from gateway.telemetry.metric_files import Unsettled
 
 blueprint = Blueprint("operational", __name__)
 
@@ -44,6 +47,12 @@ def health() -> Response:
 
 @blueprint.get("/metrics")
 def metrics_route() -> Response:
-    """The Prometheus exposition of all workers of this instance."""
-    body, content_type = metrics.render(request.headers.get("Accept", ""))
-    return Response(body, 200, content_type=content_type)
+    """The Prometheus exposition of all workers of this instance, unless it has an address of its own."""
+    if runtime().settings.metrics_bind is not None:
+        raise NotFound
+    headers = request.headers
+    try:
+        found = expose(headers.get("Accept", ""), headers.get("Accept-Encoding", ""))
+    except Unsettled as error:
+        raise GatewayError(ErrorCode.UNAVAILABLE, f"{error}; try again.") from error
+    return Response(found.body, 200, found.headers)

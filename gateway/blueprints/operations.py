@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
+from gateway.access import Permission, requires
 from gateway.blueprints.query import load_query
 from gateway.context import ID_PATTERN
 from gateway.door import respond
@@ -19,6 +20,7 @@ _QUERY = OperationQuery()
 
 @blueprint.get("/<operation>/<path:id>")
 @blueprint.get("/<operation>", defaults={"id": None})
+@requires(Permission.OPERATIONS_READ)
 def operation(operation: str, id: str | None) -> Response:
     """The state of an id; another tenant's is as unknown as one that was never used."""
     if operation not in inspect.KEY_TYPES:

@@ -10,6 +10,8 @@ from typing import Any, Final
 from flask import Blueprint, Response, g, request
 
 from gateway import json
+from gateway.access import Permission, requires
+from gateway.admission import Standing
 from gateway.blueprints.query import load_query
 from gateway.door import respond
 from gateway.errors import ErrorCode, GatewayError, invalid_request
@@ -17,6 +19,7 @@ from gateway.idempotency import result_key
 from gateway.operations.results import Feed, Filter
 from gateway.runtime import Runtime, context, runtime
 from gateway.schemas import ResultQuery, StreamQuery
+from gateway.telemetry import metrics
 
 blueprint = Blueprint("results", __name__, url_prefix="/api/v1/results")
 _RESULT: Final = ResultQuery()
@@ -28,6 +31,7 @@ _SLICE_SECONDS: Final = 0.25
 
 @blueprint.get("/<path:assignment_id>")
 @blueprint.get("", defaults={"assignment_id": None})
+@requires(Permission.RESULTS_READ)
 def result(assignment_id: str | None) -> Response:
     """The result of an assignment, waiting for it up to ``wait_ms``."""
     query = load_query(_RESULT)
@@ -51,6 +55,7 @@ def result(assignment_id: str | None) -> Response:
 
 
 @blueprint.get("/stream")
+@requires(Permission.RESULTS_READ)
 def stream() -> Response:
     """Results as they come, as server-sent events."""
     query = load_query(_STREAM)
@@ -85,12 +90,15 @@ def _events(
     yield b": open\n\n"
     while (now := time.monotonic()) < end:
         heard = False
-        for found in waiting.until(min(end, now + heartbeat_seconds)):
-            for one in found:
-                heard = True
-                yield b"event: result\ndata: " + json.dumps(one) + b"\n\n"
-            if heard:
-                break
+        try:
+            for found in waiting.until(min(end, now + heartbeat_seconds)):
+                for one in found:
+                    heard = True
+                    yield b"event: result\ndata: " + json.dumps(one) + b"\n\n"
+                if heard:
+                    break
+        except GatewayError:  # the caller may not go on: its key was revoked, its token has ended
+            return
         if waiting.over:
             return
         if not heard:
@@ -105,16 +113,29 @@ class _Waiting:
             raise GatewayError(
                 ErrorCode.OVERLOADED, "This worker has as many waiting requests as it takes."
             )
+        if counted:
+            metrics.WAITING.inc()
         self._parts = parts
         self._feed = feed
         self._patient = patient
         self._holds_place = counted
+        self._standing = Standing(
+            parts.admission,
+            context().caller,
+            request.headers,
+            request.remote_addr or "",
+            Permission.RESULTS_READ,
+        )
         self._socket: socket.socket | None = request.environ.get("gunicorn.socket")
         self.over = False
 
     def until(self, end: float) -> Iterator[list[dict[str, Any]]]:
-        """What each slice brought, until ``end``; ends early when nobody waits any more."""
+        """What each slice brought, until ``end``; ends early when nobody waits any more.
+
+        Raises GatewayError 401, 403 or 503 when the caller may not wait any more.
+        """
         while not self.over:
+            self._standing.check()
             sliced = min(end, time.monotonic() + _SLICE_SECONDS)
             yield self._slice(sliced)
             # Before the end is looked at: a stream whose heartbeat is shorter than a slice gets here only once.
@@ -143,6 +164,7 @@ class _Waiting:
         self.over = True
         if self._holds_place:
             self._holds_place = False
+            metrics.WAITING.dec()
             self._parts.waiting.release()
 
     def _client_is_gone(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
+from gateway.access import Permission, requires
 from gateway.blueprints import once
 from gateway.blueprints.body import load, take_ids
 from gateway.door import respond
@@ -17,11 +18,12 @@ _SCHEMA = DecideRequest()
 
 
 @blueprint.post("/decide")
+@requires(Permission.ROUTES_DECIDE)
 def decide_route() -> Response:
     """Ask the Router which provider takes a task."""
     parts = runtime()
     request = load(_SCHEMA, id_field=KeyType.ASSIGNMENT_ID, id_required=False)
-    parts.allowlists.check_policy(request.get("policy_id"))
+    parts.admission.allowlists.check_policy(request.get("policy_id"))
     take_ids(request, request_id=True)
     ctx = context()
     asked = decide.question(

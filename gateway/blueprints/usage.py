@@ -10,6 +10,7 @@ from marshmallow import ValidationError
 
 from bridge import BridgeError
 from gateway import json
+from gateway.access import Permission, requires
 from gateway.blueprints import once
 from gateway.blueprints.body import drop_repeated, load, sentence_of, take_ids
 from gateway.context import RequestContext, normal_trace_id
@@ -30,6 +31,7 @@ _AHEAD_MS: Final = 5 * 60 * 1000
 
 
 @blueprint.post("/usage")
+@requires(Permission.USAGE_WRITE)
 def usage() -> Response:
     """Store a usage event for metering, at most once a tenant and assignment (or request)."""
     event = load(_EVENT, id_field=KeyType.USAGE_ID)
@@ -39,6 +41,7 @@ def usage() -> Response:
 
 
 @blueprint.post("/usage/batch")
+@requires(Permission.USAGE_WRITE)
 def batch() -> Response:
     """Store up to 1,000 usage events; one outcome an event, in the order given."""
     parts = runtime()
@@ -52,11 +55,15 @@ def batch() -> Response:
         except GatewayError as error:
             outcomes[index] = _outcome("invalid", raw, error)
     queue = list(items.values())
-    results = (
-        parts.cross(lambda bus: meter.meter_batch(bus, queue), ctx.deadline, publishing=True)
-        if queue
-        else []
-    )
+    try:
+        results = (
+            parts.cross(lambda bus: meter.meter_batch(bus, queue), ctx.deadline, publishing=True)
+            if queue
+            else []
+        )
+    except GatewayError as error:
+        once.count_unsettled(meter.USAGE, error, len(queue))
+        raise
     for index, result in zip(items, results, strict=True):
         outcomes[index] = _batch_outcome(events[index], result)
     summary = dict.fromkeys(("accepted", "duplicate", "conflict", "invalid", "unknown"), 0)
@@ -93,7 +100,7 @@ def _publication(event: dict[str, Any], ctx: RequestContext) -> Publication:
         event,
         ctx,
         subject=parts.settings.usage_subject,
-        on_claimed=parts.counter(ctx.tenant, KeyType.USAGE_ID),
+        on_claimed=parts.counter(ctx.tenant, KeyType.USAGE_ID, meter.USAGE),
         on_metered=parts.usage_counter(ctx.tenant),
     )
 
@@ -109,9 +116,14 @@ def _batch_outcome(raw: Any, result: meter.BatchResult) -> dict[str, Any]:
                 answer["replayed"] = True
             return answer
         case Conflict():
-            return _outcome("conflict", raw, conflict())
+            return _refused("conflict", raw, conflict())
         case BridgeError():
-            return _outcome("unknown", raw, from_bridge(result, publishing=True))
+            return _refused("unknown", raw, from_bridge(result, publishing=True))
+
+
+def _refused(name: str, raw: Any, error: GatewayError) -> dict[str, Any]:
+    once.count_unsettled(meter.USAGE, error)
+    return _outcome(name, raw, error)
 
 
 def _outcome(name: str, raw: Any, error: GatewayError | None = None) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from collections import OrderedDict
 from typing import Any, Final
 
 import orjson
+from opentelemetry.trace import SpanKind
 
 from bridge import BridgeError, Bus, Message
 from gateway.devstack import answers
@@ -53,6 +54,7 @@ from gateway.devstack.contract import (
 )
 from gateway.devstack.providers import Catalogue
 from gateway.devstack.service_process import run_services
+from gateway.devstack.tracing import continued, handling
 
 QUEUE: Final = "reference-router"
 
@@ -82,34 +84,22 @@ class ReferenceRouter:
         """Service: read what executors say about assignments, strictly, and log it."""
         async with bus.subscribe(subjects.ACK, queue=QUEUE) as messages:
             async for message in messages:
-                try:
-                    ack = read_exec_ack(message.payload, message.headers)
-                except ContractError as error:
-                    _log.warning("refused an ack: %s", error)
-                else:
-                    _log.info("ack of %s: %s", ack.assignment_id, ack.status)
+                with handling("router.ack", message, SpanKind.CONSUMER):
+                    _hear_ack(message)
 
     async def hear_results(self, bus: Bus) -> None:
         """Service: read results, strictly, and log them."""
         async with bus.subscribe(subjects.RESULT, queue=QUEUE) as messages:
             async for message in messages:
-                try:
-                    result = read_exec_result(message.payload, message.headers)
-                except ContractError as error:
-                    _log.warning("refused a result: %s", error)
-                else:
-                    _log.info(
-                        "result of %s from %s: %s",
-                        result.assignment_id or result.request_id,
-                        result.provider_id,
-                        result.status,
-                    )
+                with handling("router.result", message, SpanKind.CONSUMER):
+                    _hear_result(message)
 
     # -- one request --------------------------------------------------------------------------------
 
     async def _answer(self, bus: Bus, message: Message) -> None:
         try:
-            await self._answer_or_keep_silent(bus, message)
+            with handling("router.decide", message, SpanKind.SERVER):
+                await self._answer_or_keep_silent(bus, message)
         except BridgeError as error:
             _log.warning("could not answer: %s", error)
         except Exception:
@@ -191,7 +181,8 @@ class ReferenceRouter:
             request.envelope.trace_id,
             outcome,
         )
-        await bus.reply(message, orjson.dumps(reply), headers=envelope_headers(request.envelope))
+        headers = continued(envelope_headers(request.envelope))
+        await bus.reply(message, orjson.dumps(reply), headers=headers)
 
     def _repeated(self, request: DecideRequest) -> bool:
         if request.idempotency_key is None:
@@ -203,6 +194,29 @@ class ReferenceRouter:
         if len(self._seen) > _SEEN_KEYS:
             self._seen.popitem(last=False)
         return False
+
+
+def _hear_ack(message: Message) -> None:
+    try:
+        ack = read_exec_ack(message.payload, message.headers)
+    except ContractError as error:
+        _log.warning("refused an ack: %s", error)
+    else:
+        _log.info("ack of %s: %s", ack.assignment_id, ack.status)
+
+
+def _hear_result(message: Message) -> None:
+    try:
+        result = read_exec_result(message.payload, message.headers)
+    except ContractError as error:
+        _log.warning("refused a result: %s", error)
+    else:
+        _log.info(
+            "result of %s from %s: %s",
+            result.assignment_id or result.request_id,
+            result.provider_id,
+            result.status,
+        )
 
 
 def main() -> int:

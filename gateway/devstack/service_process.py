@@ -2,7 +2,7 @@
 
 Reads ``NATS_URL`` (a comma list), ``NATS_USER`` and ``NATS_PASSWORD``, ``NATS_TOKEN``,
 ``NATS_CREDENTIALS_FILE``, ``NATS_TLS_CA_FILE``, ``NATS_TLS_CERT_FILE``, ``NATS_TLS_KEY_FILE`` and
-``LOG_LEVEL``, as the gateway does. Without NATS it waits for it.
+``LOG_LEVEL``, as the gateway does, and where traces go (`gateway.devstack.tracing`). Without NATS it waits for it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from bridge import Bridge, BridgeConfig, Service, Tls
+from gateway.devstack.tracing import ServiceTracing
 
 _CLOSE_SECONDS: Final = 3.0
 _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
-def run_services(name: str, services: Sequence[Service], environ: Mapping[str, str]) -> int:
+def run_services(name: str, services: Sequence[Service], environ: MutableMapping[str, str]) -> int:
     """Run ``services`` in this process until it is told to end; the exit status.
 
     Must be called on the main thread before any other is started: the signals are blocked for all of
@@ -34,12 +35,14 @@ def run_services(name: str, services: Sequence[Service], environ: Mapping[str, s
         stream=sys.stdout,
         format="%(levelname)-7s %(message)s",
     )
-    bridge = Bridge(bridge_config(name, environ), services=services)
+    tracing = ServiceTracing(name, environ)
+    bridge = Bridge(bridge_config(name, environ), observer=tracing.observer, services=services)
     bridge.start()
     try:
         signal.sigwait(_ENDING)
     finally:
         bridge.close(_CLOSE_SECONDS)
+        tracing.close()
     return 0
 
 

@@ -7,13 +7,13 @@ is killed, the kernel ends its processes.
 
 State (streams, buckets) is kept in ``.devstack`` in the current folder unless told otherwise, and used
 again by the next start. Everything else is configured by the environment as for ``serve``, but for the
-NATS connection, which is the stack's own, and ``AUTH_MODE``, which is ``headers`` unless set.
+NATS connection, which is the stack's own, and the keys, which are made for each start unless
+``APIKEYS_FILE`` or another ``AUTH_MODE`` is set (`gateway.devstack.demo_access`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
 import os
 import queue
@@ -22,16 +22,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, TextIO
+from typing import Final, TextIO
 
 from gateway.devstack import child_process
 from gateway.devstack.child_process import Child
 from gateway.devstack.contract import subjects
+from gateway.devstack.demo_access import demo_access
 from gateway.devstack.examples import welcome
 from gateway.devstack.merged_log import MergedLog
 from gateway.devstack.nats_server import NatsServer, NatsServerError
 from gateway.devstack.ports import LOOPBACK, PortReservation
+from gateway.devstack.premises import StackError, locked_folder, nats_server, reserved_address
 
 DEFAULT_BIND: Final = "127.0.0.1:8080"
 DEFAULT_STATE: Final = Path(".devstack")
@@ -43,11 +46,17 @@ _SERVICE_END_SECONDS: Final = 5.0
 _GATEWAY_END_SECONDS: Final = 20.0
 _LAST_WORDS_SECONDS: Final = 1.0
 _NATS_BANNER: Final = re.compile(r"\[INF\]( *$| [ |-])")
+_OPERATORS: Final = ("NATS_URL", "APIKEYS_FILE", "AUDIT_LOG_FILE")
+"""What operators' commands must know of this stack."""
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class StackError(Exception):
-    """The stack cannot go on; the message says why, in one line."""
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where a stack is."""
+
+    gateway_url: str
+    nats_url: str
 
 
 class _AskedToEnd(Exception):
@@ -75,9 +84,9 @@ def run_dev(
             signal.signal(number, lambda number, _: signals.put(number))
     try:
         with (
-            _locked(state.absolute()) as folder,
-            _reserved(bind) as address,
-            _nats(folder / "nats", nats_port) as nats,
+            locked_folder(state.absolute()) as folder,
+            reserved_address(bind) as address,
+            nats_server(folder / "nats", nats_port) as nats,
         ):
             stack = _Stack(log, signals, nats, address, dict(environ or os.environ))
             status = _run(stack, folder, log)
@@ -89,6 +98,28 @@ def run_dev(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stack_running(state: Path, out: TextIO, environ: Mapping[str, str]) -> Iterator[Running]:
+    """The whole stack on free ports for as long as the block runs; what it says goes to ``out``.
+
+    Raises StackError if it does not start.
+    """
+    with (
+        locked_folder(state.absolute()) as folder,
+        reserved_address(f"{LOOPBACK}:0") as address,
+        nats_server(folder / "nats", 0) as nats,
+    ):
+        stack = _Stack(MergedLog(out), queue.SimpleQueue(), nats, address, dict(environ))
+        try:
+            try:
+                stack.start(folder)
+            except NatsServerError as error:
+                raise StackError(str(error)) from None
+            yield Running(f"http://{address.address}", nats.url)
+        finally:
+            stack.end()
 
 
 def _run(stack: _Stack, folder: Path, log: MergedLog) -> int:
@@ -129,6 +160,11 @@ class _Stack:
         """Start everything, each when what it needs is there, and say how to use it."""
         with self._log.channel("nats", noise=_NATS_BANNER) as output:
             self._nats.start(output=output)
+        access = demo_access(self._environ, folder)
+        self._environ |= access.environment
+        self._environ["AUDIT_LOG_FILE"] = self._environ.get("AUDIT_LOG_FILE") or str(
+            folder / "audit.log"
+        )
         self._spawn("router", "gateway.devstack.router")
         self._wait_for(self._router_listens, "the Router to listen")
         self._spawn("gateway", "gateway.cli", "serve", death_signal=signal.SIGTERM)
@@ -140,6 +176,10 @@ class _Stack:
                 nats_url=self._nats.url,
                 monitor_url=self._nats.monitor_url,
                 state=folder,
+                access=access,
+                operators={
+                    name: self._environ[name] for name in _OPERATORS if name in self._environ
+                },
                 started_ms=time.time_ns() // 1_000_000,
             )
         )
@@ -232,60 +272,13 @@ class _Stack:
 
 
 def _environment(environ: dict[str, str], nats_url: str, bind: str) -> dict[str, str]:
-    """What the processes get: ours, with the stack's own NATS and a way in that needs no credentials."""
+    """What the processes get: ours, with the stack's own NATS."""
     connection = ("NATS_USER", "NATS_PASSWORD", "NATS_TOKEN", "NATS_CREDENTIALS_FILE", "NATS_TLS_")
     kept = {name: value for name, value in environ.items() if not name.startswith(connection)}
-    if kept.setdefault("AUTH_MODE", "headers") == "headers":
-        kept.setdefault("TRUSTED_PROXIES", "127.0.0.1,::1")
     kept.setdefault("WEB_CONCURRENCY", "2")
     kept.setdefault("LOG_FORMAT", "console")
     kept.update(NATS_URL=nats_url, GATEWAY_BIND=bind, PYTHONUNBUFFERED="1")
     return kept
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[Path]:
-    """Make the state folder and keep it ours: two servers on one store would destroy it."""
-    lock: IO[str] | None = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".gitignore").write_text("*\n", encoding="ascii")
-        lock = (folder / "lock").open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StackError(f"another one is running with its state in {folder}") from None
-    except OSError as error:
-        raise StackError(f"cannot keep state in {folder}: {error.strerror}") from None
-    else:
-        yield folder
-    finally:
-        if lock is not None:
-            lock.close()
-
-
-@contextlib.contextmanager
-def _reserved(bind: str) -> Iterator[PortReservation]:
-    """The gateway's address, ours from now on: a taken port is told before anything starts."""
-    host, _, port = bind.rpartition(":")
-    try:
-        reservation = PortReservation(int(port), host.strip("[]"))
-    except (OSError, ValueError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "expected host:port"
-        raise StackError(f"cannot listen on {bind}: {reason} (GATEWAY_BIND)") from None
-    with reservation:
-        yield reservation
-
-
-@contextlib.contextmanager
-def _nats(folder: Path, port: int) -> Iterator[NatsServer]:
-    try:
-        server = NatsServer(folder, port=port, config="logtime: false")
-    except OSError as error:
-        raise StackError(f"NATS cannot listen on port {port}: {error.strerror}") from None
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 def _in_words(status: int) -> str:

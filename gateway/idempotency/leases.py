@@ -78,8 +78,11 @@ class Settled:
 class Leases:
     """What this process has seen of others' calls. Used on the bridge's loop only."""
 
-    def __init__(self, lease_seconds: float) -> None:
+    def __init__(
+        self, lease_seconds: float, on_taken_over: Callable[[], object] = lambda: None
+    ) -> None:
         self._lease_seconds = lease_seconds
+        self._on_taken_over = on_taken_over
         # Without an end: a client that asks seldom must still find its second look to be one. The claim's random
         # name keeps apart what has the same revision in a bucket that was made anew.
         self._seen: LRUCache[tuple[str, int], float] = LRUCache(_OBSERVED_AT_MOST)
@@ -179,6 +182,7 @@ class Leases:
     ) -> Held | None:
         taken = await _write(bus, key, wanted, held.revision, deadline)
         if taken is not None and held.record.state is State.IN_PROGRESS:
+            self._on_taken_over()
             _log.warning("an owner did not finish within its lease; taken over")
         return taken
 

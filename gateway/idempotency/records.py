@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from bridge import Unknown
 from gateway import json
 from gateway.context import RequestContext
+from gateway.telemetry.tracing import recorded_span
 
 BUCKET: Final = "BEAMLINE_IDEMPOTENCY"
 
@@ -42,7 +43,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One operation's state. ``claim_id`` is random: by it a writer recognises its own record."""
+    """One operation's state. ``claim_id`` is random: by it a writer recognises its own record.
+
+    ``span`` is the span of the first call, where it was recorded: repeats link to it.
+    """
 
     claim_id: str
     fingerprint: str
@@ -51,6 +55,7 @@ class Record:
     trace_id: str
     cp_phase: str
     first_seen: float | None = None
+    span: str | None = None
     outcome: Outcome | None = None
 
     @classmethod
@@ -70,6 +75,7 @@ class Record:
             trace_id=context.trace_id,
             cp_phase=context.cp_phase,
             first_seen=first_seen,
+            span=recorded_span(),
         )
 
     def holds_id_against(self, wanted: Record) -> bool:
@@ -99,6 +105,7 @@ class Record:
                 "trace_id": self.trace_id,
                 "cp_phase": self.cp_phase,
                 "first_seen": self.first_seen,
+                **({"span": self.span} if self.span else {}),
                 **({"status": outcome.status, "body": outcome.body} if outcome else {}),
             }
         )
@@ -116,6 +123,7 @@ class Record:
                 trace_id=raw["trace_id"],
                 cp_phase=raw["cp_phase"],
                 first_seen=raw.get("first_seen"),
+                span=raw.get("span"),
                 outcome=Outcome(raw["status"], raw["body"]) if "status" in raw else None,
             )
         except (ValueError, KeyError, TypeError) as error:

@@ -19,12 +19,16 @@ from gateway.idempotency.claims import Conflict
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """An answer, ready to be sent again: status, encoded body, and until when (monotonic seconds)."""
+    """An answer, ready to be sent again: status, encoded body, and until when (monotonic seconds).
+
+    ``span`` is the first call's, as the record has it.
+    """
 
     status: int
     body: bytes
     fingerprint: str
     expires_at: float
+    span: str | None = None
 
     @property
     def expires_in_seconds(self) -> int:

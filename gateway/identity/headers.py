@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from gateway.identity.principal import Principal, RequestHeaders, Unauthenticated
+from gateway.names import ROLE_PATTERN, TENANT_PATTERN
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_ROLE = ROLE_PATTERN.pattern
+_ROLES = re.compile(rf"{_ROLE}(\s*,\s*{_ROLE}){{0,15}}")
 _CHALLENGE = 'Proxy realm="beamline-gateway"'
-_TENANT = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_ROLES = re.compile(r"[A-Za-z0-9_.:-]{1,64}(\s*,\s*[A-Za-z0-9_.:-]{1,64}){0,15}")
 
 
 class HeaderAuthenticator:
@@ -27,7 +28,7 @@ class HeaderAuthenticator:
         self._trusted_proxies = tuple(trusted_proxies)
         self._is_trusted = lru_cache(maxsize=1024)(self._look_up)
 
-    def authenticate(self, headers: RequestHeaders, peer: str) -> Principal:
+    def authenticate(self, headers: RequestHeaders, peer: str, deadline: float) -> Principal:
         """See `Authenticator`. ``X-Role`` may hold several roles, comma separated."""
         if not self._is_trusted(peer):
             raise Unauthenticated(
@@ -35,7 +36,7 @@ class HeaderAuthenticator:
                 challenge=_CHALLENGE,
             )
         tenant_id = headers.get("X-Tenant-ID", "")
-        if not _TENANT.fullmatch(tenant_id):
+        if not TENANT_PATTERN.fullmatch(tenant_id):
             raise Unauthenticated("X-Tenant-ID is missing or malformed.", challenge=_CHALLENGE)
         roles = headers.get("X-Role", "")
         if not _ROLES.fullmatch(roles):

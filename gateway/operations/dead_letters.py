@@ -5,13 +5,18 @@ one letter. A replay goes out under an id of its own: the stream would drop the 
 
 A letter holds the whole message, in base64. A message so large that its letter would not fit leaves a letter without
 payload and headers that says where the message is (``original_at``), for as long as its stream keeps it.
+
+Whoever may publish to a dead-letter subject can write a letter, and an operator who replays it may do more than its
+writer. So a letter is believed only about the subject that it came on, and its message is sent to no other.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +29,10 @@ _SECONDS: Final = 10.0
 _SERVER_HEADERS: Final = "nats-"
 _LONGEST_ID: Final = 256
 _FOREIGN: Final = "foreign"
+_SUFFIX: Final = ".dlq"
+_LATEST_MS: Final = 253_402_300_800_000
+"""The end of the year 9999: what is later is no time of a letter."""
+_STREAM: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _FIELDS: Final = {
     "original_subject": str,
     "msg_id": str,
@@ -69,7 +78,7 @@ async def bury(bus: Bus, delivery: Delivery, why: Reject) -> None:
         **known,
         "Nats-Msg-Id": f"dlq.{delivery.stream}.{delivery.stream_seq}",
     }
-    subject, deadline = f"{delivery.subject}.dlq", time.monotonic() + _SECONDS
+    subject, deadline = f"{delivery.subject}{_SUFFIX}", time.monotonic() + _SECONDS
     try:
         await bus.publish(subject, json.dumps(body), headers=headers, deadline=deadline)
     except Refused as error:
@@ -90,6 +99,20 @@ async def letters(bus: Bus, *, start: int = 1) -> AsyncIterator[DeadLetter]:
         message, seq = found
         yield DeadLetter(seq, _read(message))
         seq += 1
+
+
+async def latest(bus: Bus, most: int, deadline: float) -> list[DeadLetter]:
+    """The dead letters among the last ``most`` sequences, newest first. Raises the bridge's errors."""
+    found = await bus.stored_last(STREAM, deadline=deadline)
+    if found is None:
+        return []
+    message, last = found
+    newest = [DeadLetter(last, _read(message))]
+    for seq in range(last - 1, max(0, last - most), -1):
+        before = await bus.stored(STREAM, seq, deadline=deadline)
+        if before is not None:  # it may be deleted
+            newest.append(DeadLetter(seq, _read(before)))
+    return newest
 
 
 async def replay(bus: Bus, letter: DeadLetter) -> PubAck:
@@ -121,7 +144,7 @@ async def _original(bus: Bus, letter: DeadLetter) -> Message:
         return Message(body["original_subject"], base64.b64decode(body["payload"]), body["headers"])
     deadline = time.monotonic() + _SECONDS
     message = await bus.stored(place["stream"], place["seq"], deadline=deadline)
-    if message is None:
+    if message is None or message.subject != body["original_subject"]:
         raise Lost(f"the message of letter {letter.seq} is not kept any more")
     return message
 
@@ -132,12 +155,10 @@ def _read(message: Message) -> dict[str, Any]:
         body = json.loads(message.payload)
     except json.Unreadable:
         body = None
-    if isinstance(body, dict) and all(
-        isinstance(body.get(name), kind) for name, kind in _FIELDS.items()
-    ):
+    if isinstance(body, dict) and _is_letter(body, message.subject):
         return body
     return {
-        "original_subject": message.subject.removesuffix(".dlq"),
+        "original_subject": message.subject.removesuffix(_SUFFIX),
         "msg_id": message.headers.get("Nats-Msg-Id", ""),
         "reason": "not a dead letter of a gateway",
         "error_code": _FOREIGN,
@@ -145,3 +166,30 @@ def _read(message: Message) -> dict[str, Any]:
         "headers": dict(message.headers),
         "payload": base64.b64encode(message.payload).decode(),
     }
+
+
+def _is_letter(body: Mapping[str, Any], subject: str) -> bool:
+    """Whether a gateway could have written it, onto this subject."""
+    if not all(isinstance(body.get(name), kind) for name, kind in _FIELDS.items()):
+        return False
+    try:
+        base64.b64decode(body["payload"], validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    place = body.get("original_at")
+    return (
+        f"{body['original_subject']}{_SUFFIX}" == subject
+        and 0 <= body["timestamp"] < _LATEST_MS
+        and all(isinstance(value, str) for value in body["headers"].values())
+        and (place is None or _is_place(place))
+    )
+
+
+def _is_place(place: object) -> bool:
+    # The stream's name becomes part of a subject.
+    return (
+        isinstance(place, dict)
+        and isinstance(stream := place.get("stream"), str)
+        and _STREAM.fullmatch(stream) is not None
+        and isinstance(place.get("seq"), int)
+    )

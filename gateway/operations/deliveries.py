@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from bridge import Delivery
 from gateway import json
-from gateway.context import TENANT_PATTERN, normal_trace_id
+from gateway.context import normal_trace_id
+from gateway.names import TENANT_PATTERN
 
 
 def headers_of(delivery: Delivery) -> dict[str, str]:

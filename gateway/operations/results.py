@@ -17,15 +17,17 @@ from marshmallow import ValidationError
 
 from bridge import Bus, Delivery, Refusal, Refused, Reject, subject_covers
 from gateway import json
-from gateway.context import TENANT_PATTERN, UNKNOWN_PHASE, RequestContext, cp_phase_of, new_trace_id
+from gateway.context import UNKNOWN_PHASE, RequestContext, cp_phase_of, new_trace_id
 from gateway.context import normal_trace_id as normal
 from gateway.idempotency import result_keys
 from gateway.identity import Principal
+from gateway.names import TENANT_PATTERN
 from gateway.operations.deliveries import headers_of
 from gateway.operations.meter import FROM_RESULT, compose_event, pair_of
 from gateway.operations.outgoing import Outgoing
 from gateway.schemas.base import WIRE_VERSION
 from gateway.schemas.result import ExecResult
+from gateway.telemetry.tracing import current_trace_id
 
 BUCKET: Final = "BEAMLINE_RESULTS"
 _SCHEMA: Final = ExecResult()
@@ -128,7 +130,7 @@ def _context(tenant_id: str, body: dict[str, Any], headers: dict[str, str]) -> R
     now = time.monotonic()
     return RequestContext(
         request_id=body.get("request_id", ""),
-        trace_id=normal(body.get("trace_id", "")) or new_trace_id(),
+        trace_id=normal(body.get("trace_id", "")) or current_trace_id() or new_trace_id(),
         cp_phase=cp_phase_of(headers.get("cp_phase"), UNKNOWN_PHASE),
         timeout_seconds=_EFFECT_SECONDS,
         deadline=now + _EFFECT_SECONDS,

@@ -14,6 +14,7 @@ from gateway.schemas.answers import (
     ReadyzAnswer,
     ReceiptAnswer,
     ResultAnswer,
+    StatusAnswer,
     UsageReceiptAnswer,
 )
 from gateway.schemas.decide import DecideEnvelope, DecideRequest
@@ -39,6 +40,7 @@ __all__ = [
     "ReceiptAnswer",
     "ResultAnswer",
     "ResultQuery",
+    "StatusAnswer",
     "StreamQuery",
     "UsageBatch",
     "UsageEvent",

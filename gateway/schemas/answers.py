@@ -162,6 +162,14 @@ class HealthAnswer(Schema):
     service = fields.String(required=True, metadata={"enum": ["beamline-gateway"]})
 
 
+class StatusAnswer(Schema):
+    """What the status page shows. For people and their scripts: fields are added as there is more to tell."""
+
+    ok = fields.Boolean(required=True, metadata={"enum": [True]})
+    status = fields.Dict(keys=fields.String(), required=True)
+    context = fields.Nested(Context, required=True)
+
+
 class LivezAnswer(Schema):
     """Whether this worker's process and its loop live."""
 

@@ -1,44 +1,67 @@
-"""Logs: structlog, one JSON object a line (a readable form on a terminal), gunicorn's and libraries' lines alike."""
+"""Logs: structlog, one JSON object a line (a readable form on a terminal), gunicorn's and libraries' lines alike.
+
+Every line has ``timestamp`` (UTC), ``level``, ``logger``, ``pid`` and ``event``; one that is written while a request or
+a message is at work has its ``trace_id`` and ``request_id`` too. How a line looks is decided in
+`gateway.telemetry.log_form`, what it may not hold in `gateway.telemetry.redaction`, how it leaves the process in
+`gateway.telemetry.log_writer`.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import logging.config
+import os
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any, Final
 
-import orjson
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from gateway.settings import Settings
+from gateway.telemetry.log_form import JsonLine, ReadableLine
+from gateway.telemetry.log_writer import LineHandler
+from gateway.telemetry.redaction import Redactor, secrets_in_force
 
-ACCESS: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("gateway.access")
-
-_SHARED: Final[list[Processor]] = [
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
+_log: Final = logging.getLogger(__name__)
 
 
-def configure(settings: Settings) -> None:
-    """Set up this process' logging; called in the master and again in each worker."""
-    logging.config.dictConfig(config_dict(settings))
+def configure(settings: Settings, count_lost: Callable[[int], None]) -> None:
+    """Set up a worker's logging, after the fork: it starts a thread. ``count_lost`` is told of lines nobody read."""
+    # Imported in workers only: the master needs neither Flask nor OpenTelemetry.
+    from gateway.telemetry.correlation import add_correlation
+
+    first = [*_FIRST, add_correlation]
+    logging.config.dictConfig(_config(settings, first, count_lost))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *_SHARED,
+            *first,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    sys.unraisablehook = lambda told: _uncaught(
+        told.exc_type, told.exc_value or told.exc_type(), told.exc_traceback
+    )
+    threading.excepthook = lambda told: _uncaught(
+        told.exc_type, told.exc_value or told.exc_type(), told.exc_traceback
+    )
 
 
 def config_dict(settings: Settings) -> dict[str, Any]:
-    """The same as a ``logging`` dictionary, for gunicorn's ``logconfig_dict``."""
+    """The same as a ``logging`` dictionary, for gunicorn's ``logconfig_dict``: for its master, which has no thread."""
+    return _config(settings, _FIRST, None)
+
+
+def _config(
+    settings: Settings, first: list[Processor], count_lost: Callable[[int], None] | None
+) -> dict[str, Any]:
+    level = settings.log_level.upper()
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -47,43 +70,46 @@ def config_dict(settings: Settings) -> dict[str, Any]:
                 "()": structlog.stdlib.ProcessorFormatter,
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                    *_rendering(settings),
+                    structlog.processors.format_exc_info,
+                    _rendering(settings),
                 ],
-                "foreign_pre_chain": _SHARED,
+                "foreign_pre_chain": first,
             }
         },
         "handlers": {
-            "stderr": {
-                "class": "logging.StreamHandler",
-                "formatter": "line",
-                "stream": "ext://sys.stderr",
-            }
+            "stderr": {"()": LineHandler, "count_lost": count_lost, "formatter": "line"},
         },
-        "root": {"handlers": ["stderr"], "level": settings.log_level.upper()},
+        "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
-            "gunicorn.error": {"level": settings.log_level.upper(), "propagate": True},
+            "gunicorn.error": {"level": level, "propagate": True},
+            # The access lines are our own.
             "gunicorn.access": {"level": "CRITICAL", "propagate": False},
         },
     }
 
 
-def _rendering(settings: Settings) -> list[Processor]:
-    if settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty()):
-        return [
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=_dumps),
-        ]
-    # Plain tracebacks: the pretty ones print local variables, and with them credentials.
-    return [
-        structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
-    ]
+def _rendering(settings: Settings) -> Processor:
+    redactor = Redactor(secrets_in_force(settings, os.environ))
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    if settings.log_format == "json" or (settings.log_format == "auto" and not is_terminal):
+        return JsonLine(redactor)
+    return ReadableLine(redactor, colors=is_terminal and not os.environ.get("NO_COLOR"))
 
 
-def _dumps(event: Any, **_: Any) -> str:
-    try:
-        return orjson.dumps(event, default=str).decode()
-    except TypeError:
-        # A lone surrogate (an undecodable path), a very large number: rather slow than lost.
-        return json.dumps(event, default=str)
+def _add_process(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event["pid"] = os.getpid()
+    return event
+
+
+_FIRST: Final[list[Processor]] = [
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    _add_process,
+]
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+    """What would else be printed to stderr in a form of its own."""
+    if not issubclass(kind, KeyboardInterrupt | SystemExit):
+        _log.critical("an exception that nobody caught", exc_info=(kind, error, traceback))

@@ -1,132 +1,65 @@
-"""Traces: one provider a worker, the server span by the Flask instrumentation, NATS spans by the bridge's observer.
+"""Traces: the tracer of this process, what its trace ids are, and its end.
 
-W3C ``traceparent`` comes in by HTTP and goes out in every NATS message. Where no collector is configured nothing is
-recorded, and ids are still made and passed on. An exporter whose collector is down loses spans, never requests: it
-works in its own thread, gives up on a batch after a second and is shut down within a bound.
+Each process makes its own, after the fork. Where a collector is configured, OpenTelemetry's SDK records and a thread of
+its own exports (`gateway.telemetry.recording`): a collector that is down, or hangs, costs spans, never requests. Where
+none is, nothing is recorded and the SDK is not even imported; trace ids are still made, and a caller's trace context is
+passed on as it came, so that whoever records behind the gateway continues the caller's trace.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
+import random
 import threading
-from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from flask import Flask
 from opentelemetry import trace
-from opentelemetry.instrumentation.flask import FlaskInstrumentor
-from opentelemetry.metrics import NoOpMeterProvider
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from opentelemetry.trace import SpanKind, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext
 
-from bridge import BridgeError
-from gateway.settings import Settings
-from gateway.telemetry import metrics
+from gateway.telemetry.tracing_settings import TracingSettings
 
-_EXPORT_TIMEOUT_SECONDS = 1
-_UNTRACED = r"^\w+://[^/?#]*/(?:livez|readyz|_?health|metrics)(?:\?|$)"
-"""The probes' URLs. The instrumentation searches for it: unanchored, any query or host could switch tracing off."""
-_MESSAGING_SYSTEM = "nats"
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+_SCOPE: Final = "beamline.gateway"
 
 trace_id_wanted: ContextVar[str | None] = ContextVar("trace_id_wanted", default=None)
-"""The trace id that a root span shall get: a client's ``X-Trace-ID`` without a ``traceparent``."""
-
-
-class _GivenIdGenerator(RandomIdGenerator):
-    """Makes the trace of a request with ``X-Trace-ID`` the trace of that id.
-
-    Better than a made-up parent: the root span is a root, and the sampler decides as for any other.
-    """
-
-    def generate_trace_id(self) -> int:
-        wanted = trace_id_wanted.get()
-        return int(wanted, 16) if wanted else super().generate_trace_id()
+"""The trace id that a root span shall get: one that a client or a message names without a ``traceparent``."""
 
 
 class Tracing:
-    """The tracer provider of this process. Made after the fork; `shutdown` before it ends."""
+    """The tracer of this process. Made after the fork; `shutdown` before it ends.
 
-    def __init__(self, settings: Settings, exporter: SpanExporter | None = None) -> None:
-        exporter = exporter or _exporter(settings)
-        self.provider = TracerProvider(
-            # Without a collector nothing is recorded; otherwise OTEL_TRACES_SAMPLER decides.
-            sampler=None if exporter else ALWAYS_OFF,
-            resource=Resource.create(
-                {SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", "beamline-gateway")}
-            ),
-            id_generator=_GivenIdGenerator(),
-            shutdown_on_exit=False,
-        )
-        if exporter is not None:
-            self.provider.add_span_processor(BatchSpanProcessor(exporter))
-        self.tracer = self.provider.get_tracer("beamline.gateway")
+    ``provider`` is OpenTelemetry's; None where nothing is recorded. ``service`` is the name of who sends the spans;
+    None: what the environment says, or the gateway's. ``exporter`` takes the place of the one that the settings
+    describe.
+    """
 
-    def instrument(self, app: Flask) -> None:
-        """Give every request of ``app`` but the probes a server span."""
-        os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
-        FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
-            app,
-            tracer_provider=self.provider,
-            meter_provider=NoOpMeterProvider(),
-            excluded_urls=_UNTRACED,
-            enable_commenter=False,
-        )
+    def __init__(
+        self,
+        settings: TracingSettings,
+        exporter: SpanExporter | None = None,
+        *,
+        service: str | None = None,
+    ) -> None:
+        self.provider: TracerProvider | None = None
+        self.tracer: trace.Tracer = _PassingTracer()
+        if exporter is not None or settings.traces_url is not None:
+            from gateway.telemetry.recording import recording_provider
+
+            self.provider = recording_provider(settings, exporter, service)
+            self.tracer = self.provider.get_tracer(_SCOPE)
 
     def shutdown(self, timeout_seconds: float) -> None:
-        """Flush and stop. With the collector down the SDK would block for half a minute, so it is left behind
-        in a daemon thread after ``timeout_seconds``."""
+        """Send what is recorded and stop, within the bound: with the collector down the SDK would take half a minute,
+        so it is left behind in a daemon thread."""
+        if self.provider is None:
+            return
         stopping = threading.Thread(target=self.provider.shutdown, daemon=True)
         stopping.start()
         stopping.join(timeout_seconds)
-
-
-class NatsTelemetry:
-    """Observer of the bridge: a span and a count for every message that leaves, ``traceparent`` in its headers."""
-
-    def __init__(self, tracing: Tracing) -> None:
-        self._tracer = tracing.tracer
-        self._propagator = TraceContextTextMapPropagator()
-
-    @contextlib.contextmanager
-    def sending(
-        self, operation: Literal["request", "publish"], subject: str, headers: dict[str, str]
-    ) -> Iterator[None]:
-        """See `bridge.Observer`."""
-        counter = metrics.NATS_PUBLISHES if operation == "publish" else metrics.NATS_REQUESTS
-        with self._tracer.start_as_current_span(
-            f"nats.{operation}",
-            kind=SpanKind.PRODUCER if operation == "publish" else SpanKind.CLIENT,
-            attributes=_attributes(operation, subject, headers),
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            self._propagator.inject(headers)
-            try:
-                yield
-            except BridgeError as error:
-                outcome = outcome_of(error)
-                span.set_status(StatusCode.ERROR, outcome)
-                span.set_attribute("error.type", outcome)
-                counter.labels(subject, outcome).inc()
-                raise
-            counter.labels(subject, "ok").inc()
-
-
-def outcome_of(error: BridgeError) -> str:
-    """The label of an error of the bridge: its class in snake case."""
-    return {
-        "NotSent": "not_sent",
-        "Unknown": "unknown",
-        "Refused": "refused",
-        "Closed": "closed",
-    }.get(type(error).__name__, "unknown")
 
 
 def current_trace_id() -> str | None:
@@ -135,39 +68,39 @@ def current_trace_id() -> str | None:
     return format(context.trace_id, "032x") if context.is_valid else None
 
 
-def _attributes(operation: str, subject: str, headers: dict[str, str]) -> dict[str, str]:
-    attributes = {
-        "subject": subject,
-        "messaging.system": _MESSAGING_SYSTEM,
-        "messaging.destination.name": subject,
-        "messaging.operation.name": operation,
-        "messaging.operation.type": "send",
-    }
-    for name in ("tenant_id", "cp_phase"):
-        if name in headers:
-            attributes[name] = headers[name]
-    return attributes
-
-
-def _exporter(settings: Settings) -> SpanExporter | None:
-    """The OTLP exporter that the standard variables describe: HTTP by default, gRPC if asked for."""
-    if settings.otlp_endpoint is None:
+def recorded_span() -> str | None:
+    """The span at work, to be linked to later: ``<trace id>-<span id>`` in hex; None where it is not recorded."""
+    span = trace.get_current_span()
+    if not span.is_recording():
         return None
-    # The exporters read the variable themselves; it may have come by its alias, beside an empty one.
-    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = settings.otlp_endpoint
-    protocol = os.environ.get(
-        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-        os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
-    )
-    # Imported here: each of them costs a worker some megabytes.
-    if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
-            OTLPSpanExporter as GrpcExporter,
-        )
+    context = span.get_span_context()
+    return f"{context.trace_id:032x}-{context.span_id:016x}"
 
-        return GrpcExporter(timeout=_EXPORT_TIMEOUT_SECONDS)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
-        OTLPSpanExporter as HttpExporter,
-    )
 
-    return HttpExporter(timeout=_EXPORT_TIMEOUT_SECONDS)
+def link_to(span: str) -> None:
+    """Link the span at work to another one, in the form of `recorded_span`; what is no such form is left out."""
+    trace_id, _, span_id = span.partition("-")
+    try:
+        context = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True)
+    except ValueError:
+        return
+    trace.get_current_span().add_link(context)
+
+
+class _PassingTracer(trace.NoOpTracer):
+    """Records nothing: each span is its parent once more, or the root of a trace that nobody records."""
+
+    def start_span(self, name: str, context: Context | None = None, *_: Any, **__: Any) -> Span:
+        """See `opentelemetry.trace.Tracer`."""
+        parent = trace.get_current_span(context).get_span_context()
+        return NonRecordingSpan(parent if parent.is_valid else _root())
+
+
+def _root() -> SpanContext:
+    wanted = trace_id_wanted.get()
+    return SpanContext(int(wanted, 16) if wanted else _id(128), _id(64), is_remote=False)
+
+
+def _id(bits: int) -> int:
+    """Random, and not 0, which would be no id."""
+    return random.getrandbits(bits) or 1

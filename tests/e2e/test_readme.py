@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,9 +29,17 @@ PLACEHOLDERS = {
 }
 
 
+@dataclass(frozen=True)
+class Started:
+    """Where the gateway is, and the folder that readers are in."""
+
+    url: str
+    folder: Path
+
+
 @pytest.fixture(scope="module")
-def devstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The gateway's address, as `make run` starts it."""
+def devstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    """What `make run` starts, in a folder of its own."""
     folder = tmp_path_factory.mktemp("readme")
     log = folder / "log"
     with PortReservation() as port, log.open("wb") as output:
@@ -49,7 +58,7 @@ def devstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 lambda: log.read_text(),
             )
             assert process.poll() is None, log.read_text()
-            yield f"http://{bind}"
+            yield Started(f"http://{bind}", folder)
         finally:
             process.terminate()
             assert process.wait(30) == 0, log.read_text()
@@ -71,11 +80,25 @@ def _pairs() -> list[tuple[str, str]]:
     ]
 
 
-def _paste(command: str, base_url: str, now: str) -> str:
-    script = f"NOW={now}\n{command.replace(PRINTED_AT, base_url)}"
-    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30)
+def _paste(command: str, devstack: Started, now: str) -> str:
+    """Paste after the README's preparations, with a time of the test's own."""
+    prepared = f"{_preparations()}\nNOW={now}"
+    ran = subprocess.run(
+        ["bash", "-c", f"{prepared}\n{command.replace(PRINTED_AT, devstack.url)}"],
+        cwd=devstack.folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
+
+
+def _preparations() -> str:
+    """What a reader is told to paste first."""
+    readme = (ROOT / "README.md").read_text()
+    [text] = [str(text) for _, text in BLOCK.findall(readme) if text.startswith("NOW=")]
+    return text
 
 
 def _pattern(answer: str, now: str) -> str:
@@ -85,7 +108,7 @@ def _pattern(answer: str, now: str) -> str:
     return pattern
 
 
-def test_every_request_pasted_gives_the_answer_printed_under_it(devstack: str) -> None:
+def test_every_request_pasted_gives_the_answer_printed_under_it(devstack: Started) -> None:
     pairs = _pairs()
     assert len(pairs) >= 6
     now = f"{int(time.time())}000"
@@ -95,7 +118,7 @@ def test_every_request_pasted_gives_the_answer_printed_under_it(devstack: str) -
         assert re.fullmatch(_pattern(answer, now), body), f"{command}\n{body}\n{answer}"
 
 
-def test_the_assignment_pasted_twice_is_replayed(devstack: str) -> None:
+def test_the_assignment_pasted_twice_is_replayed(devstack: Started) -> None:
     command = next(command for command, _ in _pairs() if "/assignments" in command)
     now = f"{int(time.time())}001"
     first, second = (_paste(command, devstack, now) for _ in range(2))
@@ -104,7 +127,7 @@ def test_the_assignment_pasted_twice_is_replayed(devstack: str) -> None:
     assert second.split("\n\n")[-1] == first.split("\n\n")[-1]
 
 
-def test_the_session_pasted_twice_is_a_miss_and_then_a_hit(devstack: str) -> None:
+def test_the_session_pasted_twice_is_a_miss_and_then_a_hit(devstack: Started) -> None:
     readme = (ROOT / "README.md").read_text()
     command = next(text for kind, text in BLOCK.findall(readme) if '"session_id"' in text)
     now = f"{int(time.time())}002"

@@ -59,6 +59,7 @@ def test_show_tells_the_provider_its_generation_and_the_reason(
     shown = sticky(fleet, "show", "--json", "--tenant", "acme", session)
     document = json.loads(shown.out)
     assert document.pop("since").startswith("20")
+    assert document.pop("key") == lines["key"], "what the audit log calls the session"
     assert document == {
         "tenant_id": "acme",
         "session": session,

@@ -91,7 +91,7 @@ def load(name: str) -> Case:
     text = (CORPUS / f"{name}.json").read_text(encoding="utf-8")
     try:
         document = json.loads(text)
-        return _case(name, document)
+        return case_of(name, document)
     except (ValueError, KeyError, TypeError) as error:
         raise CorpusError(f"{name}: {error!r}") from error
 
@@ -101,7 +101,8 @@ def all_cases(kind: str) -> Iterator[Case]:
     return (load(name) for name in case_names(kind))
 
 
-def _case(name: str, document: Mapping[str, Any]) -> Case:
+def case_of(name: str, document: Mapping[str, Any]) -> Case:
+    """The case that a document of the format describes. Raises CorpusError, ValueError, KeyError or TypeError."""
     if unknown := set(document) - _FIELDS:
         raise CorpusError(f"{name}: unknown fields {sorted(unknown)}")
     if not document["title"]:

@@ -11,13 +11,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import urlencode
 
-from tests.support.gateway_process import GatewayProcess
 from tests.support.http_client import ADMIN
 from tests.support.result_messages import RESULTS
 from tests.support.waiting import GENEROUS_SECONDS, wait_until
+
+
+class Listener(Protocol):
+    """Whatever answers there: a gateway, or a proxy in front of it."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class EventStream:
     """
 
     def __init__(
-        self, gateway: GatewayProcess, headers: Mapping[str, str] = ADMIN, /, **query: object
+        self, gateway: Listener, headers: Mapping[str, str] = ADMIN, /, **query: object
     ) -> None:
         self._connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=60.0)
         self._connection.request(

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import IO, Final, Self
 
 from gateway.devstack import child_process
 from gateway.devstack.child_process import Child
@@ -112,7 +112,7 @@ class GatewayProcess:
         environment["PYTHONPATH"] = str(REPOSITORY)
         environment["PYTHONUNBUFFERED"] = "1"
         environment.update(self.environment)
-        with self.output_path.open("ab") as output:
+        with self._open_output() as output:
             self._child = child_process.spawn(
                 [sys.executable, "-m", "gateway.cli", self.command],
                 stdout=output,
@@ -120,6 +120,10 @@ class GatewayProcess:
                 env=environment,
                 cwd=self.folder,
             )
+
+    def _open_output(self) -> IO[bytes]:
+        """Where both of its output streams go."""
+        return self.output_path.open("ab")
 
     def terminate(self) -> None:
         """SIGTERM to the master, as a supervisor does; returns at once (see `wait`)."""

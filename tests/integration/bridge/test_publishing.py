@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
 
-from bridge import NotSent, Refusal, Refused
+from bridge import NoObserver, NotSent, Refusal, Refused
 from gateway.devstack.nats_server import NatsServer
 from tests.support.bridge_running import (
     ACK,
@@ -150,7 +150,7 @@ def test_a_deleted_stream_is_missed_by_the_next_publish_and_made_again(
     wait_until(lambda: bridge.generation > known, message="nobody is told that it is another one")
 
 
-class Recorder:
+class Recorder(NoObserver):
     """An observer that remembers, and adds a header."""
 
     def __init__(self) -> None:

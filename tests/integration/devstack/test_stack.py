@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 
 from gateway.devstack import child_process
 from gateway.devstack.child_process import Child
-from tests.integration.devstack.processes import environment
+from tests.integration.devstack.processes import REPOSITORY, environment
 from tests.support.nats_session import NatsSession
 from tests.support.process_table import children_of, command_of, is_alive
 from tests.support.waiting import wait_until
@@ -73,6 +74,11 @@ class DevStack:
             unseen += below
         return found
 
+    def gateway_url(self) -> str:
+        found = re.search(r"is ready at (http://\S+)", self.output())
+        assert found is not None
+        return found[1]
+
     def nats_url(self) -> str:
         found = re.search(r"nats://\S+", self.output())
         assert found is not None
@@ -102,6 +108,12 @@ def pasted(command: str) -> str:
         ["bash", "-c", command], capture_output=True, text=True, timeout=30, check=True
     )
     return done.stdout
+
+
+def status(stack: DevStack, key: str) -> int:
+    """What a bearer of the key is answered: 404, since nobody has used the id."""
+    url = f"{stack.gateway_url()}/api/v1/operations/usage/nobody-has-used-this-id"
+    return int(pasted(f"curl -sS -o /dev/null -w '%{{http_code}}' -H 'X-API-Key: {key}' {url}"))
 
 
 def printed_requests(output: str) -> dict[str, str]:
@@ -140,6 +152,44 @@ def test_every_request_that_it_prints_can_be_pasted(stack: DevStack) -> None:
         assert line in stack.output()
 
 
+def test_its_keys_are_what_the_api_page_asks_for(stack: DevStack) -> None:
+    document = json.loads(pasted(f"curl -sSf {stack.gateway_url()}/openapi.json"))
+    schemes = document["components"]["securitySchemes"]
+    [bearer] = [name for name, scheme in schemes.items() if scheme.get("scheme") == "bearer"]
+    assert {bearer: []} in document["security"], "what Authorize sends with every request"
+    printed = dict(re.findall(r"(blk_\S+)  (\w+ of \w+)", stack.output()))
+    assert sorted(printed.values()) == ["admin of demo", "service of demo", "service of demo2"]
+    assert {status(stack, key) for key in printed} == {404}
+    plain = stack.folder / ".devstack" / "demo.key"
+    assert printed[plain.read_text().strip()] == "service of demo"
+    for path in (plain, plain.with_name("apikeys.json")):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_operators_environment_that_it_prints_reaches_its_keys_and_its_nats(
+    stack: DevStack,
+) -> None:
+    export = re.search(r"^Operators +(export .+)$", stack.output(), re.MULTILINE)
+    assert export is not None
+    command = f"{shlex.quote(sys.executable)} -m gateway.cli"
+    prepared = f"export PYTHONPATH={shlex.quote(str(REPOSITORY))}; {export[1]}; cd /"
+    listed = pasted(f"{prepared}; {command} apikeys list")
+    assert len(listed.splitlines()) == 4, listed
+    key = pasted(f"{prepared}; {command} apikeys create --tenant mine --role viewer 2>&-").strip()
+    assert status(stack, key) == 404
+    assert pasted(f"{prepared}; {command} streams").endswith("ready\n")
+    assert (stack.folder / ".devstack" / "audit.log").is_file()
+
+
+def test_with_another_way_in_it_makes_no_keys_and_prints_what_fits(tmp_path: Path) -> None:
+    with DevStack(tmp_path, AUTH_MODE="headers") as stack:
+        stack.wait_ready()
+        requests = printed_requests(stack.output())
+        assert json.loads(pasted(requests["A routing decision"]))["ok"] is True
+        assert "blk_" not in stack.output()
+    assert not (tmp_path / ".devstack" / "demo.key").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_within_seconds(stack: DevStack, number: signal.Signals) -> None:
     everything = stack.everything()
@@ -168,11 +218,16 @@ def test_nothing_survives_when_the_stack_itself_is_killed(stack: DevStack) -> No
 
 
 def test_what_was_stored_is_there_again_at_the_next_start(tmp_path: Path) -> None:
+    keys: list[str] = []
     for run in (1, 2):
         with DevStack(tmp_path) as stack:
             stack.wait_ready()
             answer = json.loads(pasted(printed_requests(stack.output())["A usage event"]))
             assert answer.get("seq") == run, answer
+            keys.append((tmp_path / ".devstack" / "demo.key").read_text().strip())
+            assert [status(stack, key) for key in keys] == [401, 404][-run:], (
+                "a start ends old keys"
+            )
     assert {path.name for path in tmp_path.iterdir()} == {".devstack", "output.log"}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,11 @@ from gateway.devstack.providers import Catalogue
 from gateway.devstack.router import ReferenceRouter
 from tests.integration.gateway.wired import CALLER, wired
 from tests.support.certificates import Certificates, make_certificates
+from tests.support.documented_account import (
+    GATEWAY_LOGIN,
+    ROUTER_PASSWORD,
+    documented_account,
+)
 from tests.support.documents import (
     ACKS,
     ASSIGNMENTS,
@@ -31,27 +35,13 @@ from tests.support.documents import (
 )
 from tests.support.waiting import GENEROUS_SECONDS, wait_until
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "NATS_ACCOUNT.md"
-OTHERS = "# The Router and the workers"
-ROUTER = '{ user: "router", password: "of-the-router" }'
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-LOGIN = {"NATS_USER": "gateway", "NATS_PASSWORD": "change-me"}
-
-
-def documented_account() -> str:
-    """The server configuration of the document, with a user for the Router where it says so."""
-    block = re.search(
-        r"^```\n(accounts.*?)^```", DOCUMENT.read_text("utf-8"), re.DOTALL | re.MULTILINE
-    )
-    assert block is not None
-    assert OTHERS in block[1]
-    return block[1].replace(OTHERS, f"{ROUTER}\n{OTHERS}")
 
 
 @contextmanager
 def router_at(url: str, tls: Tls | None = None) -> Iterator[Bridge]:
     reference = ReferenceRouter(Catalogue.from_environ({}))
-    config = BridgeConfig(servers=(url,), user="router", password="of-the-router", tls=tls)
+    config = BridgeConfig(servers=(url,), user="router", password=ROUTER_PASSWORD, tls=tls)
     bridge = Bridge(config, services=(reference.decide,))
     bridge.start()
     try:
@@ -63,7 +53,7 @@ def router_at(url: str, tls: Tls | None = None) -> Iterator[Bridge]:
 def assert_everything_works(
     url: str, tls: Tls | None = None, environ: Mapping[str, str] | None = None
 ) -> None:
-    with router_at(url, tls) as router, wired(url, {**LOGIN, **(environ or {})}) as gateway:
+    with router_at(url, tls) as router, wired(url, {**GATEWAY_LOGIN, **(environ or {})}) as gateway:
         gateway.until_ready()
         wait_until(lambda: gateway.post(DECIDE, decide_body()).status_code == 200, GENEROUS_SECONDS)
         for path, body in (
@@ -141,7 +131,7 @@ def test_one_permission_less_is_named_by_readyz(subject: str) -> None:
     less = documented_account().replace(f'"{subject}"\n', "", 1)
     with (
         NatsServer(name="one-less", config=less) as server,
-        wired(server.url, LOGIN) as gateway,
+        wired(server.url, GATEWAY_LOGIN) as gateway,
     ):
         wait_until(
             lambda: subject in gateway.get("/readyz").get_data(as_text=True),

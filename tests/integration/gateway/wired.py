@@ -15,7 +15,9 @@ from bridge import Bridge
 from gateway.app import bridge_config, create_app
 from gateway.intake import ResultIntake
 from gateway.settings import Settings
-from gateway.telemetry.tracing import NatsTelemetry, Tracing
+from gateway.telemetry.labels import SubjectLabel
+from gateway.telemetry.nats_telemetry import NatsTelemetry
+from gateway.telemetry.tracing import Tracing
 from tests.support.waiting import GENEROUS_SECONDS, wait_until
 
 CALLER = {"X-Tenant-ID": "acme", "X-Role": "admin"}
@@ -41,6 +43,7 @@ class Wired:
 
     def spans(self) -> list[ReadableSpan]:
         """What was finished since the last call."""
+        assert self.tracing.provider is not None
         self.tracing.provider.force_flush()
         found = list(self.exporter.get_finished_spans())
         self.exporter.clear()
@@ -72,7 +75,7 @@ def wired(
     tracing = Tracing(settings, exporter)
     bridge = Bridge(
         bridge_config(settings),
-        observer=NatsTelemetry(tracing),
+        observer=NatsTelemetry(tracing, SubjectLabel(())),
         services=(ResultIntake(settings),),
     )
     app = create_app(settings, bridge, tracing)

@@ -69,6 +69,16 @@ def test_everything_configured_is_on_the_list_and_nothing_of_others_is() -> None
         *(f"$JS.API.STREAM.{verb}.S" for verb in ("CREATE", "INFO", "UPDATE", "MSG.GET")),
         *(f"$JS.API.STREAM.{verb}.KV_B" for verb in ("CREATE", "INFO", "UPDATE", "MSG.GET")),
         "$KV.B.>",
-        *(f"$JS.API.CONSUMER.{verb}.S.d" for verb in ("DURABLE.CREATE", "MSG.NEXT")),
+        *(f"$JS.API.CONSUMER.{verb}.S.d" for verb in ("DURABLE.CREATE", "INFO", "MSG.NEXT")),
         "$JS.ACK.S.d.>",
+    }
+
+
+def test_a_bucket_that_is_only_read_is_neither_written_nor_made_nor_changed() -> None:
+    config = BridgeConfig(buckets=(BucketSpec(name="B", read_only=True),))
+    assert set(required_permissions(config)["publish"]) == {
+        "$JS.API.STREAM.INFO.KV_B",
+        "$JS.API.STREAM.MSG.GET.KV_B",
+        "$JS.API.STREAM.NAMES",
+        "$SYS.REQ.USER.INFO",
     }

@@ -14,6 +14,8 @@ from gateway.app import bridge_config
 from gateway.cli import OUT_OF_DATE, main
 from gateway.documentation import documents
 from gateway.environment import Variable
+from gateway.operator import needs_of_all
+from gateway.operator.bus import operator_config
 from gateway.settings import Settings, variables
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -89,18 +91,34 @@ def test_a_rule_is_said_in_the_words_of_the_refusal() -> None:
 # -- NATS_ACCOUNT.md ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["config", "table"])
-def test_the_account_is_exactly_what_the_bridge_requires(part: str) -> None:
-    settings = Settings.from_environ({"AUTH_MODE": "headers", "TRUSTED_PROXIES": "127.0.0.1"})
-    required = required_permissions(bridge_config(settings))
-    for verb, subjects in required.items():
-        if part == "config":
-            [block] = re.findall(rf"{verb}: {{ allow: \[(.*?)\]", NATS_ACCOUNT, re.DOTALL)
-            named = re.findall(r'"([^"]+)"', block)
-        else:
-            rows = re.findall(rf"^\| {verb} \|(.*?)\|", NATS_ACCOUNT, re.MULTILINE)
-            named = re.findall(r"`([^`]+)`", "".join(rows))
-        assert sorted(named) == sorted(subjects)
+SETTINGS = Settings.from_environ({"APIKEYS_SOURCE": "bucket", "ROLES_SOURCE": "bucket"})
+REQUIRED = {
+    "gateway": required_permissions(bridge_config(SETTINGS)),
+    "operator": required_permissions(operator_config(SETTINGS, needs_of_all(SETTINGS))),
+}
+
+
+@pytest.mark.parametrize("user", REQUIRED)
+def test_the_configuration_shown_gives_a_user_exactly_what_it_asks_for(user: str) -> None:
+    block = NATS_ACCOUNT.partition(f'user: "{user}"')[2].partition("user:")[0]
+    for verb, subjects in REQUIRED[user].items():
+        [allowed] = re.findall(rf"{verb}: {{ allow: \[(.*?)\]", block, re.DOTALL)
+        assert sorted(re.findall(r'"([^"]+)"', allowed)) == sorted(subjects)
+
+
+@pytest.mark.parametrize("user", REQUIRED)
+def test_the_table_gives_a_reason_for_each_permission_of_a_user(user: str) -> None:
+    of_gateway, _, of_operators = NATS_ACCOUNT.partition("## The operators' user")
+    section = {"gateway": of_gateway, "operator": of_operators}[user]
+    for verb, subjects in REQUIRED[user].items():
+        rows = re.findall(rf"^\| {verb} \|(.*?)\| (.+) \|$", section, re.MULTILINE)
+        assert sorted(re.findall(r"`([^`]+)`", "".join(row[0] for row in rows))) == sorted(subjects)
+
+
+def test_the_gateways_user_can_neither_write_nor_change_keys_and_roles() -> None:
+    for subject in REQUIRED["gateway"]["publish"]:
+        if "BEAMLINE_APIKEYS" in subject or "BEAMLINE_ROLES" in subject:
+            assert subject.startswith(("$JS.API.STREAM.INFO.", "$JS.API.STREAM.MSG.GET."))
 
 
 def test_the_environments_shown_are_of_declared_variables() -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
+import warnings
 
 import structlog
 
@@ -24,7 +26,7 @@ _PATIENCE_SECONDS = 20.0
 def main() -> None:
     """Log a request of each kind and the lines of libraries, odd values among them."""
     settings = Settings.from_environ(os.environ)
-    gateway_logging.configure(settings)
+    gateway_logging.configure(settings, lambda lost: None)
     bridge = Bridge(bridge_config(settings))
     bridge.start()
     end = time.monotonic() + _PATIENCE_SECONDS
@@ -48,7 +50,15 @@ def main() -> None:
     structlog.get_logger("some.other").warning("a large number", number=2**70, nested={1: object()})
     logging.getLogger("gunicorn.error").info("Booting worker")
     logging.getLogger("gunicorn.access").info("not twice")
+    dying = threading.Thread(target=_die)
+    dying.start()
+    dying.join()
+    warnings.warn("something will change", FutureWarning, stacklevel=1)
     bridge.close(2.0)
+
+
+def _die() -> None:
+    raise LookupError(f"password={SECRET}")
 
 
 def _fail() -> str:

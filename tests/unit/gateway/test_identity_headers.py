@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 
 import pytest
 from werkzeug.datastructures import Headers
@@ -15,7 +16,7 @@ PROXIES = ("10.0.0.0/8", "192.168.7.7", "fd00::/8", "::1")
 def authenticate(peer: str, **headers: str) -> Principal:
     networks = [ipaddress.ip_network(proxy) for proxy in PROXIES]
     named = Headers([(name.replace("_", "-"), value) for name, value in headers.items()])
-    return HeaderAuthenticator(networks).authenticate(named, peer)
+    return HeaderAuthenticator(networks).authenticate(named, peer, time.monotonic() + 1)
 
 
 def test_the_principal_is_what_the_proxy_says() -> None:
@@ -88,7 +89,7 @@ def test_a_malformed_tenant_is_no_credential_and_is_not_repeated(tenant: str) ->
     networks = [ipaddress.ip_network("10.0.0.0/8")]
     with pytest.raises(Unauthenticated) as caught:
         HeaderAuthenticator(networks).authenticate(
-            {"X-Tenant-ID": tenant, "X-Role": "admin"}, "10.1.2.3"
+            {"X-Tenant-ID": tenant, "X-Role": "admin"}, "10.1.2.3", time.monotonic() + 1
         )
     assert "X-Tenant-ID" in str(caught.value)
     assert not tenant.strip() or tenant not in str(caught.value)
@@ -102,7 +103,7 @@ def test_malformed_roles_are_no_credential(roles: str) -> None:
     networks = [ipaddress.ip_network("10.0.0.0/8")]
     with pytest.raises(Unauthenticated, match="X-Role"):
         HeaderAuthenticator(networks).authenticate(
-            {"X-Tenant-ID": "acme", "X-Role": roles}, "10.1.2.3"
+            {"X-Tenant-ID": "acme", "X-Role": roles}, "10.1.2.3", time.monotonic() + 1
         )
 
 
@@ -111,7 +112,9 @@ def test_a_missing_header_is_named(missing: str) -> None:
     headers = {"X-Tenant-ID": "acme", "X-Role": "admin"}
     del headers[missing]
     with pytest.raises(Unauthenticated, match=missing):
-        HeaderAuthenticator([ipaddress.ip_network("10.0.0.0/8")]).authenticate(headers, "10.1.2.3")
+        HeaderAuthenticator([ipaddress.ip_network("10.0.0.0/8")]).authenticate(
+            headers, "10.1.2.3", time.monotonic() + 1
+        )
 
 
 @pytest.mark.parametrize("tenant", ["a", "A-z_0.9:x", "t" * 64])

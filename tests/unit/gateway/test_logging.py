@@ -94,6 +94,22 @@ def test_a_failure_is_told_with_its_traceback_in_the_same_line(
     assert "RuntimeError: a view failed" in failure["exception"]
 
 
+def test_a_line_of_a_request_names_the_request(lines: list[dict[str, Any]]) -> None:
+    [failure] = [line for line in lines if line["event"] == "a view failed"]
+    [access] = [line for line in lines if line.get("route") == "/fail"]
+    assert failure["request_id"] == access["request_id"]
+    assert failure["trace_id"] == access["trace_id"]
+    [foreign] = [line for line in lines if line["event"] == "Booting worker"]
+    assert "request_id" not in foreign
+
+
+def test_what_python_prints_itself_is_a_line_like_all_others(lines: list[dict[str, Any]]) -> None:
+    [death] = [line for line in lines if "nobody caught" in line["event"]]
+    assert death["level"] == "critical" and "LookupError" in death["exception"]
+    [warning] = [line for line in lines if line["logger"] == "py.warnings"]
+    assert "something will change" in warning["event"]
+
+
 def test_no_line_is_lost_whatever_it_holds(lines: list[dict[str, Any]]) -> None:
     events = [line["event"] for line in lines]
     assert "several\nlines, and \x1b[31mcolours" in events

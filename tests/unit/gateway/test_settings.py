@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.cli import main
 from gateway.environment import Variable
-from gateway.operator import CONFIGURATION_ERROR
+from gateway.operator.bus import CONFIGURATION_ERROR
 from gateway.settings import Settings, SettingsError, variables
 from tests.unit.gateway.given import settings
 
@@ -62,7 +62,7 @@ def test_a_variable_has_the_default_that_the_contract_names(name: str) -> None:
 @pytest.mark.parametrize("variable", variables(), ids=lambda v: v.name)
 def test_a_default_means_the_same_as_setting_it(variable: Variable) -> None:
     name, default = variable.name, variable.default
-    if default is not None and name != "TRUSTED_PROXIES":
+    if default is not None and name not in ("AUTH_MODE", "TRUSTED_PROXIES"):
         assert settings(**{name: default}) == settings()
 
 
@@ -125,6 +125,9 @@ def test_five_wrong_variables_are_five_lines_that_name_them() -> None:
         ("NATS_CREDENTIALS_FILE", "/"),
         ("GATEWAY_BIND", "127.0.0.1:65536"),
         ("GATEWAY_BIND", "127.0.0.1"),
+        ("METRICS_BIND", "127.0.0.1:65536"),
+        ("METRICS_BIND", "127.0.0.1"),
+        ("METRICS_BIND", "127.0.0.1:8080"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_its_variable(name: str, value: str) -> None:
@@ -201,7 +204,7 @@ def test_a_wrong_value_is_not_blamed_for_a_contradiction_as_well() -> None:
 
 @pytest.mark.parametrize("variable", variables(), ids=lambda v: v.name)
 def test_empty_is_the_same_as_not_set(variable: Variable) -> None:
-    if variable.name != "TRUSTED_PROXIES":  # required here
+    if variable.name not in ("AUTH_MODE", "TRUSTED_PROXIES"):  # required here
         assert settings(**{variable.name: ""}) == settings()
 
 

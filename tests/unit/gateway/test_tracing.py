@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -12,9 +10,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from bridge import Bridge, BridgeError, Closed, NotSent, Refusal, Refused, Unknown
+from bridge import Bridge
 from gateway.app import bridge_config, create_app
-from gateway.telemetry.tracing import NatsTelemetry, Tracing
+from gateway.telemetry import http_spans
+from gateway.telemetry.tracing import Tracing, current_trace_id, link_to, recorded_span
 from tests.unit.gateway.given import (
     CALLER,
     DECIDE,
@@ -41,6 +40,7 @@ class Traced:
 
     def spans(self) -> list[ReadableSpan]:
         """What was finished since the last call."""
+        assert self.tracing.provider is not None
         self.tracing.provider.force_flush()
         found = list(self.exporter.get_finished_spans())
         self.exporter.clear()
@@ -143,53 +143,51 @@ def test_without_a_collector_nothing_is_recorded_and_ids_are_still_made() -> Non
     assert named.headers["X-Trace-ID"] == TRACE
 
 
-def test_the_alias_of_the_endpoint_reaches_the_exporter_beside_an_empty_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The exporters read the process' environment: here the environment is the interface."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
-    tracing = Tracing(settings(OTLP_ENDPOINT="http://127.0.0.1:1"))
-    assert os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:1"
-    tracing.shutdown(2.0)
+@pytest.mark.parametrize("path", ["/livez/", "/x/livez", "/livezz", "/api/v1/livez"])
+def test_only_the_probes_own_paths_have_no_span(traced: Traced, path: str) -> None:
+    traced.app.test_client().get(path)
+    assert len(traced.spans()) == 1
 
 
-# -- what leaves for NATS ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("error", "outcome"),
-    [
-        (NotSent("away"), "not_sent"),
-        (Unknown("silence"), "unknown"),
-        (Refused("no", reason=Refusal.PERMISSION), "refused"),
-        (Closed("closing"), "closed"),
-    ],
-)
-def test_a_message_that_failed_says_how_in_its_span(
-    traced: Traced, error: BridgeError, outcome: str
-) -> None:
-    headers: dict[str, str] = {}
-    with (
-        pytest.raises(type(error)),
-        NatsTelemetry(traced.tracing).sending("publish", "caf.exec.assign.v1", headers),
-    ):
-        raise error
+def test_a_path_that_nobody_knows_is_not_the_name_of_a_span(traced: Traced) -> None:
+    traced.app.test_client().get(f"/api/v1/{SECRET}?x={SECRET}")
     [span] = traced.spans()
-    assert not span.status.is_ok
-    assert (span.attributes or {})["error.type"] == outcome
+    assert span.name == "GET" and SECRET not in span.to_json()
 
 
-def test_a_message_carries_the_span_that_sent_it(traced: Traced) -> None:
-    given: dict[str, Any] = {"tenant_id": TENANT, "cp_phase": "cp2", "Nats-Msg-Id": "m"}
-    headers = dict(given)
-    with NatsTelemetry(traced.tracing).sending("request", "beamline.router.v1.decide", headers):
-        sent = headers["traceparent"]
+def test_a_method_that_nobody_knows_is_not_told(traced: Traced) -> None:
+    traced.app.test_client().open(DECIDE, method=SECRET.upper())
     [span] = traced.spans()
-    assert span.name == "nats.request" and span.kind is SpanKind.CLIENT
-    assert span.context is not None
-    assert sent.split("-")[1:3] == [trace_of(span), format(span.context.span_id, "016x")]
-    attributes = dict(span.attributes or {})
-    assert attributes.pop("subject") == "beamline.router.v1.decide"
-    assert attributes["tenant_id"] == TENANT and attributes["cp_phase"] == "cp2"
-    assert attributes["messaging.system"] == "nats"
-    assert headers == {**given, "traceparent": sent}
+    assert span.name == "HTTP" and SECRET.upper() not in span.to_json()
+    assert (span.attributes or {})["http.request.method"] == "_OTHER"
+
+
+def test_without_a_collector_a_callers_trace_is_passed_on_as_it_came() -> None:
+    tracing = Tracing(settings())
+    assert tracing.provider is None
+    app = Flask("bare")
+    http_spans.install(app, tracing)
+    app.add_url_rule("/", view_func=lambda: {"trace": current_trace_id()})
+    client = app.test_client()
+    assert client.get("/", headers={"traceparent": PARENT}).get_json() == {"trace": TRACE}
+    one, other = (client.get("/").get_json()["trace"] for _ in range(2))
+    assert one and other and len({one, other, TRACE}) == 3
+    assert current_trace_id() is None
+
+
+def test_a_replay_links_to_the_first_request(traced: Traced) -> None:
+    with traced.tracing.tracer.start_as_current_span("first") as first:
+        noted = recorded_span()
+    assert noted is not None
+    with traced.tracing.tracer.start_as_current_span("again"):
+        link_to(noted)
+        link_to("no span")
+        link_to("")
+    again = next(span for span in traced.spans() if span.name == "again")
+    [link] = again.links
+    assert link.context.span_id == first.get_span_context().span_id
+    assert link.context.trace_id == first.get_span_context().trace_id
+
+
+def test_what_is_not_recorded_is_not_linked_to() -> None:
+    assert recorded_span() is None

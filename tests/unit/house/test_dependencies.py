@@ -58,7 +58,7 @@ def _lower_bound(requirement: Requirement) -> Version | None:
 @pytest.mark.parametrize("lock", [LOCK, LOWEST])
 def test_a_lock_holds_exact_versions_and_nothing_else(lock: str) -> None:
     """No index, host, path or option: whoever installs chooses where from."""
-    line_form = re.compile(r"[a-z0-9-]+==[A-Za-z0-9.+!]+( ; [a-z_]+ [^@/]+)?")
+    line_form = re.compile(r"[a-z0-9-]+==[A-Za-z0-9.+!]+( ; \(?[a-z_]+ [^@/]+)?")
     lines = (ROOT / lock).read_text().splitlines()
     strange = [line for line in lines if not line.startswith("#") and not line_form.fullmatch(line)]
     assert strange == []

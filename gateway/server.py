@@ -1,0 +1,116 @@
+"""The worker of gunicorn as the gateway needs it: what gunicorn refuses itself is answered, counted and logged alike.
+
+A request line that is none, headers that are too large, a chunk without a size: gunicorn answers these before there is
+a request that the application could see, with a page of HTML that repeats what was sent and a warning that holds it,
+credentials included. Here they get the contract's error body, a request id to be found by, and an access line.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from gunicorn import glogging, util
+from gunicorn.http import errors as refusals
+from gunicorn.http.errors import NoMoreData
+from gunicorn.workers.gthread import ThreadWorker
+
+_log = logging.getLogger(__name__)
+_REFUSED: Final = "The request cannot be read as HTTP."
+
+_SENTENCES: Final = {
+    HTTPStatus.REQUEST_URI_TOO_LONG: "The request line is too long.",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The headers are too many or too large.",
+    HTTPStatus.EXPECTATION_FAILED: "The expectation cannot be met.",
+    HTTPStatus.NOT_IMPLEMENTED: "The transfer coding is not supported.",
+}
+_STATUS: Final[Mapping[type[Exception], HTTPStatus]] = {
+    refusals.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    refusals.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    refusals.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    refusals.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
+    refusals.ForbiddenProxyRequest: HTTPStatus.FORBIDDEN,
+    refusals.ConfigurationProblem: HTTPStatus.INTERNAL_SERVER_ERROR,
+    # What the application wanted to send. Not in the types that mypy knows.
+    refusals.InvalidResponseHeader: HTTPStatus.INTERNAL_SERVER_ERROR,  # type: ignore[attr-defined]
+    refusals.InvalidResponseHeaderName: HTTPStatus.INTERNAL_SERVER_ERROR,  # type: ignore[attr-defined]
+    refusals.ParseException: HTTPStatus.BAD_REQUEST,
+}
+"""gunicorn's errors → status, the first that fits. A test compares with what gunicorn would answer."""
+
+
+def status_of(error: BaseException) -> HTTPStatus:
+    """The status that a request is answered with which ended in ``error`` outside of the application."""
+    for kind, status in _STATUS.items():
+        if isinstance(error, kind):
+            return status
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+UNREAD_BYTES_MAX: Final = 48 * 1024
+"""Of a body that nobody read: as much as gunicorn certainly reads away, so that the connection can go on."""
+
+_at_work = threading.local()
+
+
+def close_after_answer() -> None:
+    """Say in the answer of the request at work that its connection ends, and end it. Outside of gunicorn: nothing.
+
+    gunicorn closes a connection with much of a body unread, as it must, but says that it is kept: the client's next
+    request on it would fail.
+    """
+    request = getattr(_at_work, "request", None)
+    if request is not None:
+        request.force_close()
+
+
+class ServerLog(glogging.Logger):
+    """gunicorn's log without its access lines, which would cost each request, and without what clients sent."""
+
+    @property
+    def access_log_enabled(self) -> bool:
+        """Never: the application writes the access lines."""
+        return False
+
+    def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
+        """See ``gunicorn.glogging.Logger``."""
+
+    def debug(self, msg: object, *args: object, **kwargs: Any) -> None:
+        """An error that holds what has arrived of a request is named only."""
+        named = (type(arg).__name__ if isinstance(arg, NoMoreData) else arg for arg in args)
+        super().debug(msg, *named, **kwargs)
+
+
+class Worker(ThreadWorker):
+    """A gthread worker; see the module's docstring."""
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """See `close_after_answer`."""
+        _at_work.request = req
+        try:
+            return super().handle_request(req, conn)
+        finally:
+            _at_work.request = None
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        """Answer what the application did not see, or what it failed at outside of its own error handlers."""
+        # Imported in workers only.
+        from gateway import refused
+        from gateway.runtime import EXTENSION
+
+        status = status_of(exc)
+        if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+            # Without its path and query, which are the client's.
+            _log.error("a request failed outside of the application", exc_info=exc)
+        sentence = _SENTENCES.get(status, _REFUSED)
+        settings = self.wsgi.extensions[EXTENSION].settings  # type: ignore[attr-defined]
+        address = addr[0] if addr and settings.log_client_address else None
+        content = refused.answer(status, sentence, reason=type(exc).__name__, address=address)
+        try:
+            util.write_nonblock(client, content)
+        except OSError:
+            _log.debug("a refused client did not wait for its answer")

@@ -1,0 +1,43 @@
+"""The exporter of spans: OTLP over HTTP or gRPC, as the settings say."""
+
+from __future__ import annotations
+
+from opentelemetry.sdk.trace.export import SpanExporter
+
+from gateway.telemetry.tracing_settings import TracingSettings
+
+
+def otlp_exporter(settings: TracingSettings) -> SpanExporter:
+    """The exporter that the settings describe. Raises ValueError where they say that traces are not sent."""
+    url = settings.traces_url
+    if url is None:
+        raise ValueError("traces are not sent")
+    return _grpc(settings, url) if settings.traces_protocol == "grpc" else _http(settings, url)
+
+
+# Each imports what it needs: it costs a worker some megabytes. Certificates and headers the exporters read from the
+# environment themselves.
+
+
+def _http(settings: TracingSettings, url: str) -> SpanExporter:
+    from opentelemetry.exporter.otlp.proto.http import Compression
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(
+        url,
+        timeout=settings.traces_timeout_seconds,
+        compression=Compression(settings.traces_compression),
+    )
+
+
+def _grpc(settings: TracingSettings, url: str) -> SpanExporter:
+    from grpc import Compression
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    gzip = settings.traces_compression == "gzip"
+    return OTLPSpanExporter(
+        url,
+        insecure=url.startswith("http://"),
+        timeout=settings.traces_timeout_seconds,
+        compression=Compression.Gzip if gzip else Compression.NoCompression,
+    )
