@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from gateway.devstack.ports import PortReservation
 from gateway.telemetry.otlp_receiver import OtlpReceiver, Protocol
 from tests.support.documents import ASSIGNMENTS, DECIDE, assignment_body, decide_body
 from tests.support.gateway_process import GatewayProcess
@@ -22,48 +18,13 @@ from tests.support.load import at_once
 from tests.support.scripted_router import ScriptedRouter
 from tests.support.stacks import running
 from tests.support.traces import OTLP_NAMES, sending_to, traced
+from tests.support.troubled_collectors import away, hanging, refusing
 from tests.support.waiting import GENEROUS_SECONDS, PATIENCE, wait_until
 
 #: Draining (0.5 s), the bridge (3 s at most), the exporter (1.5 s at most), and gunicorn itself.
 END_SECONDS = 5.0 * PATIENCE
 AT_ONCE = 20
 OUR_LINE = "gateway.telemetry.otel_log"
-
-
-@contextlib.contextmanager
-def away() -> Iterator[str]:
-    """Nobody listens."""
-    with PortReservation() as port:
-        yield f"http://{port.address}"
-
-
-@contextlib.contextmanager
-def hanging() -> Iterator[str]:
-    """The kernel takes connections, and nobody ever answers."""
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-        host, port = listener.getsockname()
-        yield f"http://{host}:{port}"
-
-
-@contextlib.contextmanager
-def refusing() -> Iterator[str]:
-    """Every export is answered 503."""
-
-    class Refuse(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_error(503)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 @contextlib.contextmanager
