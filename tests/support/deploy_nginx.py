@@ -8,18 +8,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from gateway.devstack import child_process
-from gateway.devstack.child_process import Child
-from gateway.devstack.ports import PortReservation
+from tests.support.deploy_program import DebianProgram
 from tests.support.gateway_process import REPOSITORY
 from tests.support.http_client import Client
-from tests.support.waiting import GENEROUS_SECONDS, wait_until
 
 NGINX: Final = "/usr/sbin/nginx"
 DELIVERED: Final = REPOSITORY / "deploy" / "nginx"
@@ -44,11 +39,14 @@ http {{
 """
 
 
-class Front:
+class Front(DebianProgram):
     """nginx before two ``instances`` (``host:port`` each), ended with the test.
 
     ``auth`` is the address of the authenticating service; with it identity comes by subrequest.
     """
+
+    name = "nginx"
+    probe = ("/livez", 404)
 
     def __init__(
         self,
@@ -56,10 +54,7 @@ class Front:
         *,
         auth: str | None = None,
     ) -> None:
-        self._port = PortReservation()
-        self._folder = tempfile.TemporaryDirectory(prefix="nginx-under-test-")
-        self.folder = Path(self._folder.name)
-        self._child: Child | None = None
+        super().__init__()
         shutil.copytree(DELIVERED / "beamline", self.folder / "beamline")
         text = (DELIVERED / "beamline-gateway.conf").read_text()
         text = _replaced(text, r"listen 8080;", f"listen {self._port.address};")
@@ -75,14 +70,6 @@ class Front:
         )
         (self.folder / "nginx.conf").write_text(main)
 
-    @property
-    def host(self) -> str:
-        return self._port.host
-
-    @property
-    def port(self) -> int:
-        return self._port.port
-
     def client(self, headers: Mapping[str, str] | None = None) -> Client:
         """A client without credentials unless ``headers`` hold some."""
         return Client(self.host, self.port, headers=headers or {})
@@ -97,47 +84,14 @@ class Front:
             check=False,
         )
 
-    def log(self) -> str:
-        """What nginx has complained of."""
-        return (self.folder / "error.log").read_text(errors="replace")
-
-    def __enter__(self) -> Self:
-        with (self.folder / "error.log").open("ab") as output:
-            self._child = child_process.spawn(
-                [
-                    NGINX,
-                    *("-p", str(self.folder)),
-                    *("-c", str(self.folder / "nginx.conf")),
-                    *("-g", "daemon off;"),
-                ],
-                stdout=output,
-            )
-        try:
-            wait_until(self._answers, GENEROUS_SECONDS, self.log)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            error.add_note(f"nginx says:\n{self.log()[-3000:]}")
-        if self._child is not None:
-            child_process.terminate(self._child, GENEROUS_SECONDS)
-        self._port.close()
-        self._folder.cleanup()
-
-    def _answers(self) -> bool:
-        with self.client() as client:
-            try:
-                return client.get("/livez").status == 404
-            except OSError:
-                return False
+    def command(self) -> Sequence[str]:
+        """See `DebianProgram`."""
+        return (
+            NGINX,
+            *("-p", str(self.folder)),
+            *("-c", str(self.folder / "nginx.conf")),
+            *("-g", "daemon off;"),
+        )
 
 
 def _replaced(text: str, pattern: str, new: str) -> str:

@@ -6,19 +6,13 @@ Every duration of the configuration and of the rules is divided by `HURRY`; noth
 from __future__ import annotations
 
 import re
-import tempfile
 import urllib.parse
 from collections.abc import Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from gateway.devstack import child_process
-from gateway.devstack.child_process import Child
-from gateway.devstack.ports import PortReservation
+from tests.support.deploy_program import DebianProgram
 from tests.support.gateway_process import REPOSITORY
 from tests.support.http_client import Client
-from tests.support.waiting import GENEROUS_SECONDS, wait_until
 
 PROMETHEUS: Final = "/usr/bin/prometheus"
 DELIVERED: Final = REPOSITORY / "deploy" / "prometheus"
@@ -27,14 +21,14 @@ _DURATION: Final = re.compile(r"(?<=\[|\s)(\d+)([smh])(?=\]|$)", re.MULTILINE)
 _MILLISECONDS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000}
 
 
-class Prometheus:
+class Prometheus(DebianProgram):
     """One Prometheus that scrapes ``targets`` (``host:port``), ended with the test."""
 
+    name = "prometheus"
+    probe = ("/-/ready", 200)
+
     def __init__(self, targets: Sequence[str]) -> None:
-        self._port = PortReservation()
-        self._folder = tempfile.TemporaryDirectory(prefix="prometheus-under-test-")
-        self.folder = Path(self._folder.name)
-        self._child: Child | None = None
+        super().__init__()
         (self.folder / "rules").mkdir()
         for path in (DELIVERED / "rules").glob("*.yml"):
             (self.folder / "rules" / path.name).write_text(hurried(path.read_text()))
@@ -46,7 +40,7 @@ class Prometheus:
 
     def get(self, path: str, **query: str) -> Any:
         """The ``data`` of an answer of the API."""
-        with Client(self._port.host, self._port.port, headers={}) as client:
+        with Client(self.host, self.port, headers={}) as client:
             answer = client.get(f"/api/v1/{path}?{urllib.parse.urlencode(query)}")
         assert answer.status == 200, answer
         return answer.json()["data"]
@@ -62,47 +56,14 @@ class Prometheus:
         found = self.get("alerts")["alerts"]
         return {alert["labels"]["alertname"] for alert in found if alert["state"] == state}
 
-    def log(self) -> str:
-        """What it has said."""
-        return (self.folder / "prometheus.log").read_text(errors="replace")
-
-    def __enter__(self) -> Self:
-        with (self.folder / "prometheus.log").open("ab") as output:
-            self._child = child_process.spawn(
-                [
-                    PROMETHEUS,
-                    f"--config.file={self.folder / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={self.folder / 'data'}",
-                    f"--web.listen-address={self._port.address}",
-                ],
-                stdout=output,
-            )
-        try:
-            wait_until(self._ready, GENEROUS_SECONDS, self.log)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            error.add_note(f"Prometheus says:\n{self.log()[-3000:]}")
-        if self._child is not None:
-            child_process.terminate(self._child, GENEROUS_SECONDS)
-        self._port.close()
-        self._folder.cleanup()
-
-    def _ready(self) -> bool:
-        with Client(self._port.host, self._port.port, headers={}) as client:
-            try:
-                return client.get("/-/ready").status == 200
-            except OSError:
-                return False
+    def command(self) -> Sequence[str]:
+        """See `DebianProgram`."""
+        return (
+            PROMETHEUS,
+            f"--config.file={self.folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={self.folder / 'data'}",
+            f"--web.listen-address={self._port.address}",
+        )
 
 
 def hurried(text: str) -> str:
