@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from flask import Response, g
@@ -18,7 +18,7 @@ from gateway.runtime import context, runtime
 from gateway.sticky import Stickiness
 from gateway.telemetry import metrics
 
-_UNSETTLED: Final = {
+_UNSETTLED: Final[Mapping[str, str]] = {
     ErrorCode.IDEMPOTENCY_CONFLICT: "conflict",
     ErrorCode.IN_PROGRESS: "in_progress",
 }
@@ -103,7 +103,7 @@ def count_unsettled(operation: str, error: GatewayError, times: int = 1) -> None
     if error.code == ErrorCode.OUTCOME_UNKNOWN:
         metrics.UNKNOWN_OUTCOMES.labels(operation).inc(times)
         runtime().status.history.unknown(context(), operation, times)
-    elif (outcome := _UNSETTLED.get(error.code)) is not None:  # type: ignore[call-overload]
+    elif (outcome := _UNSETTLED.get(error.code)) is not None:
         metrics.CLAIMS.labels(operation, outcome).inc(times)
 
 
