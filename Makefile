@@ -11,7 +11,7 @@ INPUTS      := setup.cfg constraints.txt
 FINGERPRINT := cksum $(INPUTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test smoke browser deploy-check faults lint lock clean
+.PHONY: help setup run test smoke clients browser deploy-check faults lint lock clean
 .SUFFIXES:
 
 help: ## Show this list
@@ -30,6 +30,10 @@ test: $(STAMP) ## Run the test suite (ARGS="-k decide" for a part of it)
 smoke: $(STAMP) ## Start everything, check it from outside (metrics, traces, exactly-once), end it
 	$(BIN)/beamline-gateway smoke --devstack --strict --otlp-protocol http/protobuf
 	$(BIN)/beamline-gateway smoke --devstack --strict --otlp-protocol grpc
+
+# The examples and the recipe of docs/CLIENTS.md. On Debian: apt install curl default-jdk-headless
+clients: $(STAMP) ## Carry out the programs for clients, in each language, while what they talk to breaks
+	$(BIN)/pytest -n 2 --dist loadfile tests/clients $(ARGS)
 
 # Pictures of the pages are left in reports/. On Debian: apt install chromium chromium-driver
 browser: $(STAMP) ## Open /status and /docs in a real browser

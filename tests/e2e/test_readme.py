@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from gateway.devstack.ports import PortReservation
-from tests.support.waiting import wait_until
+from tests.support.devstack_process import Started, running_devstack
 
 ROOT = Path(__file__).resolve().parents[2]
 PRINTED_AT = "http://127.0.0.1:8080"
@@ -29,43 +25,11 @@ PLACEHOLDERS = {
 }
 
 
-@dataclass(frozen=True)
-class Started:
-    """Where the gateway is, and the folder that readers are in."""
-
-    url: str
-    folder: Path
-
-
 @pytest.fixture(scope="module")
 def devstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     """What `make run` starts, in a folder of its own."""
-    folder = tmp_path_factory.mktemp("readme")
-    log = folder / "log"
-    with PortReservation() as port, log.open("wb") as output:
-        bind = port.address
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gateway.cli", "dev", "--bind", bind],
-            cwd=folder,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**_environment(), "PYTHONPATH": str(ROOT)},
-        )
-        try:
-            wait_until(
-                lambda: "is ready at" in log.read_text() or process.poll() is not None,
-                60,
-                lambda: log.read_text(),
-            )
-            assert process.poll() is None, log.read_text()
-            yield Started(f"http://{bind}", folder)
-        finally:
-            process.terminate()
-            assert process.wait(30) == 0, log.read_text()
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "GATEWAY_BIND"}
+    with running_devstack(tmp_path_factory.mktemp("readme")) as started:
+        yield started
 
 
 def _pairs() -> list[tuple[str, str]]:
