@@ -3,11 +3,16 @@
 A request line that is none, headers that are too large, a chunk without a size: gunicorn answers these before there is
 a request that the application could see, with a page of HTML that repeats what was sent and a warning that holds it,
 credentials included. Here they get the contract's error body, a request id to be found by, and an access line.
+
+And it does with fewer hand-overs, each of which wakes a thread or a client. gunicorn gives a connection back to its
+main thread after every request, which waits for the next one and hands it to the pool again; it sends an answer's head
+and body apart. Here a thread stays with its connection for a moment, and an answer that is whole leaves at once.
 """
 
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import threading
 from collections.abc import Mapping
@@ -68,6 +73,37 @@ def close_after_answer() -> None:
         request.force_close()
 
 
+_STAY_MS: Final = 10
+"""How long a thread stays with a connection whose client may ask again at once."""
+
+
+class _WholeAnswers:
+    """A client's socket that holds back the first thing sent, an answer's head, until the second, its body, comes."""
+
+    def __init__(self, plain: socket.socket) -> None:
+        self._plain = plain
+        self._head: bytes | None = b""
+
+    def sendall(self, content: bytes) -> None:
+        """See ``socket.socket``."""
+        if self._head is None:
+            self._plain.sendall(content)
+        elif not self._head:
+            self._head = content
+        else:
+            head, self._head = self._head, None
+            self._plain.sendall(head + content)
+
+    def flush(self) -> None:
+        """Send what is held back: of an answer without a body. Raises OSError."""
+        if self._head:
+            head, self._head = self._head, None
+            self._plain.sendall(head)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+
 class ServerLog(glogging.Logger):
     """gunicorn's log without its access lines, which would cost each request, and without what clients sent."""
 
@@ -88,13 +124,43 @@ class ServerLog(glogging.Logger):
 class Worker(ThreadWorker):
     """A gthread worker; see the module's docstring."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Half of the threads are never kept waiting, so that a request finds one at once.
+        self._stays = threading.BoundedSemaphore(max(1, self.cfg.threads // 2))
+
+    def handle(self, conn: Any) -> Any:
+        """Serve a request of a connection, and those that follow it at once."""
+        kept = super().handle(conn)
+        while kept is True and self._another_comes(conn):
+            kept = super().handle(conn)
+        return kept
+
     def handle_request(self, req: Any, conn: Any) -> Any:
         """See `close_after_answer`."""
         _at_work.request = req
+        plain, conn.sock = conn.sock, _WholeAnswers(conn.sock)
         try:
             return super().handle_request(req, conn)
         finally:
+            conn.sock.flush()
+            conn.sock = plain
             _at_work.request = None
+
+    def _another_comes(self, conn: Any) -> bool:
+        """Whether the connection's next request is there within a moment in which nobody else needs this thread."""
+        if not self.alive or self.tpool._work_queue.qsize() > 0:
+            return False
+        if conn.parser.unreader.buf.getvalue():
+            return True  # read ahead, with the end of the request before
+        if not self._stays.acquire(blocking=False):
+            return False
+        try:
+            poll = select.poll()
+            poll.register(conn.sock, select.POLLIN)
+            return bool(poll.poll(_STAY_MS))
+        finally:
+            self._stays.release()
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer what the application did not see, or what it failed at outside of its own error handlers."""

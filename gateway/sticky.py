@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -161,7 +160,7 @@ class Sessions:
         generation = found.binding.generation if found.binding else 0
         if found.preferred is not None:
             generation += 1
-        binding = Binding(provider, generation, reason, secrets.token_hex(8))
+        binding = Binding(provider, generation, reason, random.randbytes(8).hex())
         until = min(deadline, time.monotonic() + _WRITE_SECONDS)
         try:
             if not await _write(bus, key, binding, found.revision, until):
@@ -200,7 +199,7 @@ async def _write(bus: Bus, key: str, binding: Binding, revision: int, deadline: 
 
 async def _claim_or_wait(bus: Bus, key: str, patience_ends: float, answered_by: float) -> Found:
     bucket = bus.bucket(BUCKET)
-    claim = Binding(None, 0, "", secrets.token_hex(8))
+    claim = Binding(None, 0, "", random.randbytes(8).hex())
     while True:
         entry = await bucket.get(key, deadline=answered_by)
         if entry is None:

@@ -6,7 +6,7 @@ call's ids are part of it, so that whoever executes the effect sends the same me
 
 from __future__ import annotations
 
-import secrets
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -68,7 +68,7 @@ class Record:
     ) -> Self:
         """A first record of the request at work; ``first_seen`` is the server's time (seconds since 1970)."""
         return cls(
-            claim_id=secrets.token_hex(12),
+            claim_id=random.randbytes(12).hex(),
             fingerprint=fingerprint,
             state=state,
             request_id=context.request_id,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.support.documents import DECIDE, USAGE, decide_body, usage_body
-from tests.support.http_client import Client
+from tests.support.http_client import Client, send_raw
 from tests.support.load import at_once
 from tests.support.scripted_router import ScriptedRouter
 from tests.support.stacks import running
@@ -39,3 +41,27 @@ def send(client: Client, turn: int) -> int:
     if turn % 2:
         return client.post(DECIDE, decide_body()).status
     return client.post(USAGE, usage_body()).status
+
+
+def test_more_kept_connections_than_threads_are_all_served() -> None:
+    """A thread stays with its connection for a moment only, and not at all while others wait for one."""
+    environment = {"WEB_CONCURRENCY": str(WORKERS), "GATEWAY_THREADS": "6"}
+    with running("many-connections", environment) as started:
+
+        def work(_number: int) -> list[int]:
+            with started.gateway.client() as client:
+                return [client.get("/health").status for _ in range(20)]
+
+        answers = at_once(range(CONNECTIONS), work)
+    assert answers == [[200] * 20] * CONNECTIONS
+
+
+def test_requests_sent_without_waiting_for_answers_are_answered_in_their_order() -> None:
+    """HTTP/1.1 pipelining (RFC 9112, section 9.3.2), the last of them ending the connection."""
+    paths = ["/health", "/livez", "/nowhere", "/health"]
+    with running("pipelined", {}) as started:
+        lines = [f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n" for path in paths[:-1]]
+        lines.append(f"GET {paths[-1]} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received = send_raw(started.gateway.host, started.gateway.port, ["".join(lines).encode()])
+    statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", received)]
+    assert statuses == [200, 200, 404, 200]

@@ -91,6 +91,18 @@ def test_everything_else_passes(text: str) -> None:
     assert Redactor(["c0rrect"]).text(text) == text
 
 
+def test_an_access_line_passes_the_quick_look() -> None:
+    """It is on the way of every request, and names its key: the rules would cost more than all the rest of the line."""
+    line = {
+        "timestamp": "2026-03-01T10:00:00.000000Z", "level": "info", "event": "request", "logger": "gateway.access",
+        "pid": 4711, "route": "/api/v1/routes/decide", "method": "POST", "status": 200, "latency_ms": 3.141,
+        "tenant": "acme", "key": "blk_0a1b2c3d", "request_id": "0f3a7c2e-8d53-4a36-a1f4-6d0c8c0b6a11",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "cp_phase": "cp2", "sticky": "hit", "replayed": False,
+        "request_bytes": 122, "response_bytes": 301,
+    }  # fmt: skip
+    assert not Redactor(["c0rrect"]).concerns(json.dumps(line))
+
+
 @pytest.mark.parametrize("secret", [PASSWORD, 'tr0ub4dor"&\\3', "pässwort", "\x01\x7f hidden"])
 @pytest.mark.parametrize(
     "found",
