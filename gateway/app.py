@@ -32,9 +32,9 @@ from gateway.runtime import EXTENSION, Runtime
 from gateway.settings import Settings
 from gateway.status import Status
 from gateway.sticky import Sessions
-from gateway.telemetry import metrics
-from gateway.telemetry.metrics import TenantLabel
-from gateway.telemetry.tracing import Tracing
+from gateway.telemetry.metrics import declarations as metrics
+from gateway.telemetry.metrics.declarations import TenantLabel
+from gateway.telemetry.tracing.tracer import Tracing
 
 _WINDOW_MARGIN_MS = 60_000
 """How much longer than an id is remembered the stream recognises its message (design, section 3)."""

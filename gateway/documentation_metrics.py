@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.telemetry import metrics
-from gateway.telemetry.families import Family, Label, Section
+from gateway.telemetry.metrics import declarations as metrics
+from gateway.telemetry.metrics.families import Family, Label, Section
 
 
 def render(generated: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.telemetry.discretion import ATTRIBUTES
+from gateway.telemetry.tracing.discretion import ATTRIBUTES
 
 
 def render(generated: str) -> str:

@@ -38,8 +38,10 @@ from gateway.errors import ErrorCode, ErrorType, GatewayError, invalid_request
 from gateway.gate import Gate
 from gateway.limits import Limits
 from gateway.settings import Settings
-from gateway.telemetry import access_log, http_spans, metrics
-from gateway.telemetry.tracing import Tracing, current_trace_id, trace_id_wanted
+from gateway.telemetry.logging import access_log
+from gateway.telemetry.metrics import declarations as metrics
+from gateway.telemetry.tracing import http_spans
+from gateway.telemetry.tracing.tracer import Tracing, current_trace_id, trace_id_wanted
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from gateway.telemetry import metrics
+from gateway.telemetry.metrics import declarations as metrics
 
 
 class Gate:

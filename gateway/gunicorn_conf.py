@@ -23,13 +23,13 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from gateway import windows
 from gateway.settings import Settings
-from gateway.telemetry import otel_log
-from gateway.telemetry.logging import config_dict
-from gateway.telemetry.metric_files import MetricFiles
-from gateway.telemetry.tracing_settings import forget_empty
+from gateway.telemetry.logging import otel_lines
+from gateway.telemetry.logging.setup import config_dict
+from gateway.telemetry.metrics.files import MetricFiles
+from gateway.telemetry.tracing.settings import forget_empty
 
 if TYPE_CHECKING:
-    from gateway.telemetry.metrics_server import MetricsServer
+    from gateway.telemetry.metrics.server import MetricsServer
 
 _log = logging.getLogger(__name__)
 _settings = Settings.from_environ(os.environ)
@@ -82,7 +82,7 @@ def on_starting(server: Arbiter) -> None:
         _metric_files.remove()
         print(error, file=sys.stderr)
         sys.exit(CONFIGURATION_ERROR)
-    otel_log.share()
+    otel_lines.share()
 
 
 def on_exit(server: Arbiter) -> None:
@@ -113,7 +113,7 @@ def post_worker_init(worker: ThreadWorker) -> None:
     under load would otherwise refuse some.
     """
     global _metrics_server
-    from gateway.telemetry.metrics_server import MetricsServer
+    from gateway.telemetry.metrics.server import MetricsServer
     from gateway.wsgi import app, bridge, vitals
 
     bridge.start()

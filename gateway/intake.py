@@ -8,9 +8,9 @@ from bridge import Bus, ConsumerSpec, Delivery, Reject
 from gateway.operations import dead_letters, results
 from gateway.operations.deliveries import headers_of, ids_of
 from gateway.settings import Settings
-from gateway.telemetry import metrics
-from gateway.telemetry.metrics import TenantLabel
-from gateway.telemetry.nats_spans import name_tenant
+from gateway.telemetry.metrics import declarations as metrics
+from gateway.telemetry.metrics.declarations import TenantLabel
+from gateway.telemetry.tracing.nats_spans import name_tenant
 
 DURABLE = "beamline-gateway-results"
 

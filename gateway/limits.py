@@ -17,7 +17,7 @@ from typing import Final, Literal, Self
 
 from gateway.errors import ErrorCode, GatewayError
 from gateway.settings import Settings
-from gateway.telemetry import metrics
+from gateway.telemetry.metrics import declarations as metrics
 from gateway.windows import VARIABLE, Uncountable, Windows
 
 _log = logging.getLogger(__name__)

@@ -8,8 +8,9 @@ from typing import Final
 from gateway import context as ctx
 from gateway import json
 from gateway.errors import ErrorCode, GatewayError
-from gateway.telemetry import access_log, metrics
-from gateway.telemetry.labels import OTHER
+from gateway.telemetry.logging import access_log
+from gateway.telemetry.metrics import declarations as metrics
+from gateway.telemetry.metrics.labels import OTHER
 
 _NO_ROUTE: Final = "none"
 

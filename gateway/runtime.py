@@ -19,8 +19,8 @@ from gateway.limits import Limits
 from gateway.settings import Settings
 from gateway.status import Status
 from gateway.sticky import Sessions, Stickiness
-from gateway.telemetry import metrics
-from gateway.telemetry.metrics import TenantLabel
+from gateway.telemetry.metrics import declarations as metrics
+from gateway.telemetry.metrics.declarations import TenantLabel
 
 T = TypeVar("T")
 EXTENSION: Final = "beamline_gateway"

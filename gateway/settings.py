@@ -31,8 +31,8 @@ from gateway.environment import (
     whole,
 )
 from gateway.names import TENANT_PATTERN
-from gateway.telemetry import tracing_settings
-from gateway.telemetry.tracing_settings import TracingSettings
+from gateway.telemetry.tracing import settings as tracing_settings
+from gateway.telemetry.tracing.settings import TracingSettings
 
 
 class SettingsError(Exception):

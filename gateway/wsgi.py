@@ -13,15 +13,16 @@ from gateway.app import bridge_config, create_app
 from gateway.intake import ResultIntake
 from gateway.runtime import EXTENSION
 from gateway.settings import Settings
-from gateway.telemetry import logging, metrics, otel_log
-from gateway.telemetry.labels import SubjectLabel
-from gateway.telemetry.nats_telemetry import NatsTelemetry
-from gateway.telemetry.tracing import Tracing
-from gateway.telemetry.vitals import Vitals
+from gateway.telemetry.logging import otel_lines, setup
+from gateway.telemetry.metrics import declarations as metrics
+from gateway.telemetry.metrics.labels import SubjectLabel
+from gateway.telemetry.metrics.vitals import Vitals
+from gateway.telemetry.observer import NatsTelemetry
+from gateway.telemetry.tracing.tracer import Tracing
 
 settings = Settings.from_environ(os.environ)
-logging.configure(settings, metrics.LOG_LINES_LOST.inc)
-otel_log.install()
+setup.configure(settings, metrics.LOG_LINES_LOST.inc)
+otel_lines.install()
 tracing = Tracing(settings)
 config = bridge_config(settings, name=f"beamline-gateway/{os.getpid()}")
 bridge = Bridge(

@@ -10,7 +10,7 @@ from gateway.access.permissions import Permission
 from gateway.access.roles import ROLE_PATTERN, PermissionSource
 from gateway.errors import access_unavailable, denied
 from gateway.sources import SourceUnavailable
-from gateway.telemetry import metrics
+from gateway.telemetry.metrics import declarations as metrics
 
 _MOST_ROLES: Final = 32
 """Of a caller that names more only the first ones count: a lookup's key stays small."""

@@ -16,7 +16,7 @@ from gateway.operations import decide
 from gateway.operations.publish import Publication, publish_once
 from gateway.runtime import context, runtime
 from gateway.sticky import Stickiness
-from gateway.telemetry import metrics
+from gateway.telemetry.metrics import declarations as metrics
 
 _UNSETTLED: Final[Mapping[str, str]] = {
     ErrorCode.IDEMPOTENCY_CONFLICT: "conflict",

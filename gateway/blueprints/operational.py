@@ -8,8 +8,8 @@ from werkzeug.exceptions import NotFound
 from gateway.door import respond
 from gateway.errors import ErrorCode, GatewayError
 from gateway.runtime import runtime
-from gateway.telemetry.exposition import expose
-from gateway.telemetry.metric_files import Unsettled
+from gateway.telemetry.metrics.exposition import expose
+from gateway.telemetry.metrics.files import Unsettled
 
 blueprint = Blueprint("operational", __name__)
 

@@ -19,7 +19,7 @@ from gateway.idempotency import result_key
 from gateway.operations.results import Feed, Filter
 from gateway.runtime import Runtime, context, runtime
 from gateway.schemas import ResultQuery, StreamQuery
-from gateway.telemetry import metrics
+from gateway.telemetry.metrics import declarations as metrics
 
 blueprint = Blueprint("results", __name__, url_prefix="/api/v1/results")
 _RESULT: Final = ResultQuery()

@@ -17,10 +17,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from bridge import Message, Observer
 from gateway.environment import declared, parse
-from gateway.telemetry.tracing_settings import TracingSettings, forget_empty
+from gateway.telemetry.tracing.settings import TracingSettings, forget_empty
 
 if TYPE_CHECKING:
-    from gateway.telemetry.tracing import Tracing
+    from gateway.telemetry.tracing.tracer import Tracing
 
 _SHUTDOWN_SECONDS: Final = 1.5
 _ATTRIBUTES: Final = ("tenant_id", "cp_phase")
@@ -42,8 +42,8 @@ class ServiceTracing:
         if problems or settings.traces_url is None:
             return
         # Only now: without a collector there is nothing to import.
-        from gateway.telemetry.nats_spans import NatsSpans
-        from gateway.telemetry.tracing import Tracing
+        from gateway.telemetry.tracing.nats_spans import NatsSpans
+        from gateway.telemetry.tracing.tracer import Tracing
 
         self._tracing = Tracing(settings, service=name)
         assert self._tracing.provider is not None

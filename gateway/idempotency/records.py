@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from bridge import Unknown
 from gateway import json
 from gateway.context import RequestContext
-from gateway.telemetry.tracing import recorded_span
+from gateway.telemetry.tracing.tracer import recorded_span
 
 BUCKET: Final = "BEAMLINE_IDEMPOTENCY"
 

@@ -27,7 +27,7 @@ from gateway.operations.meter import FROM_RESULT, compose_event, pair_of
 from gateway.operations.outgoing import Outgoing
 from gateway.schemas.base import WIRE_VERSION
 from gateway.schemas.result import ExecResult
-from gateway.telemetry.tracing import current_trace_id
+from gateway.telemetry.tracing.tracer import current_trace_id
 
 BUCKET: Final = "BEAMLINE_RESULTS"
 _SCHEMA: Final = ExecResult()

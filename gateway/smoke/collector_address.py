@@ -13,7 +13,7 @@ from opentelemetry.util.re import parse_env_headers
 
 from gateway.environment import declared, parse
 from gateway.smoke.failures import Failed, Failure
-from gateway.telemetry.tracing_settings import Protocol, TracingSettings
+from gateway.telemetry.tracing.settings import Protocol, TracingSettings
 
 _VARIABLES: Final = tuple(declared(TracingSettings))
 _PORTS: Final = {"http": 80, "https": 443}

@@ -19,8 +19,8 @@ from gateway.smoke.failures import Failed, Failure
 from gateway.smoke.plan import Outcome, Result, exit_code, plan, run
 from gateway.smoke.session import Session
 from gateway.smoke.target import StackFailed, Starter, Target
-from gateway.telemetry.otlp_receiver import OtlpReceiver
-from gateway.telemetry.tracing_settings import Protocol
+from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver
+from gateway.telemetry.tracing.settings import Protocol
 
 _ANYWHERE: Final = "127.0.0.1:0"
 _SHOWN_LINES: Final = 40

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, cast
 
 from gateway.smoke.client import Answer, Client
 from gateway.smoke.failures import Failed, Failure
-from gateway.telemetry.otlp_receiver import OtlpReceiver
+from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver
 
 T = TypeVar("T")
 

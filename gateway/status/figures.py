@@ -10,7 +10,7 @@ from typing import Final, Self
 from prometheus_client import Metric
 from prometheus_client.samples import Sample
 
-from gateway.telemetry.metrics import CP_LATENCY, CP_REQUESTS, LATENCY_BUCKETS
+from gateway.telemetry.metrics.declarations import CP_LATENCY, CP_REQUESTS, LATENCY_BUCKETS
 
 STATUS_CLASSES: Final = ("2xx", "3xx", "4xx", "5xx")
 NOT_COUNTED: Final = frozenset(

@@ -26,7 +26,7 @@ from cachetools import LRUCache
 from gateway import json
 from gateway.context import RequestContext
 from gateway.status.figures import of_this_process
-from gateway.telemetry.metric_files import of_this_worker
+from gateway.telemetry.metrics.files import of_this_worker
 
 STEP_SECONDS: Final = 5
 STEPS: Final = 60

@@ -22,8 +22,8 @@ from gateway.settings import Settings, variables
 from gateway.status.figures import STATUS_CLASSES, Figures, latency_ms
 from gateway.status.history import STEP_SECONDS, STEPS, History, Past, UnknownOutcome
 from gateway.status.letters import Letters
-from gateway.telemetry.exposition import registry
-from gateway.telemetry.metric_files import Unsettled
+from gateway.telemetry.metrics.exposition import registry
+from gateway.telemetry.metrics.files import Unsettled
 
 _WINDOWS_SECONDS: Final = (60, STEPS * STEP_SECONDS)
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}

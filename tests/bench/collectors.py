@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import click
 
 from gateway.devstack.nats_server import NatsServer
-from gateway.telemetry.otlp_receiver import OtlpReceiver
+from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver
 from tests.support.gateway_process import GatewayProcess
 from tests.support.http_client import Client
 from tests.support.reference_router import ReferenceRouter

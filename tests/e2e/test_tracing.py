@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry.otlp_receiver import Protocol
+from gateway.telemetry.tracing.otlp.receiver import Protocol
 from tests.support.documents import ASSIGNMENTS, DECIDE, assignment_body, decide_body
 from tests.support.http_client import Client
 from tests.support.nats_tap import NatsTap

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from gateway.telemetry.otlp_receiver import OtlpReceiver, Protocol
+from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver, Protocol
 from tests.support.documents import ASSIGNMENTS, DECIDE, assignment_body, decide_body
 from tests.support.gateway_process import GatewayProcess
 from tests.support.load import at_once
@@ -24,7 +24,7 @@ from tests.support.waiting import GENEROUS_SECONDS, PATIENCE, wait_until
 #: Draining (0.5 s), the bridge (3 s at most), the exporter (1.5 s at most), and gunicorn itself.
 END_SECONDS = 5.0 * PATIENCE
 AT_ONCE = 20
-OUR_LINE = "gateway.telemetry.otel_log"
+OUR_LINE = "gateway.telemetry.logging.otel_lines"
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from gateway.telemetry.otlp_receiver import OtlpReceiver
+from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver
 from tests.support.documents import ASSIGNMENTS, assignment_body
 from tests.support.gateway_process import GatewayProcess
 from tests.support.nats_tap import NatsTap

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.telemetry.otlp_spans import Span
+from gateway.telemetry.tracing.otlp.spans import Span
 from tests.support.documents import ASSIGNMENTS, DECIDE, assignment_body, decide_body
 from tests.support.http_client import Client
 from tests.support.nats_session import NatsSession

@@ -45,17 +45,17 @@ class Sabotage:
 
 SABOTAGES: Final = (
     Sabotage(
-        "a metric is renamed", "gateway/telemetry/metrics.py",
+        "a metric is renamed", "gateway/telemetry/metrics/declarations.py",
         '"sticky_hits_total"', '"sticky_hit_total"',
         "tests/unit/smoke/test_contract.py", "sticky_hits_total",
     ),
     Sabotage(
-        "a metric is renamed, and the documents are asked", "gateway/telemetry/metrics.py",
+        "a metric is renamed, and the documents are asked", "gateway/telemetry/metrics/declarations.py",
         '"sticky_hits_total"', '"sticky_hit_total"',
         f"{GENERATED}::test_a_committed_document_is_what_the_declarations_say", "METRICS.md",
     ),
     Sabotage(
-        "a label is dropped", "gateway/telemetry/metrics.py",
+        "a label is dropped", "gateway/telemetry/metrics/declarations.py",
         "    labels.PHASE, labels.ROUTE, labels.METHOD, labels.STATUS,",
         "    labels.ROUTE, labels.METHOD, labels.STATUS,",
         "tests/unit/smoke/test_contract.py", "cp_phase",

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.telemetry import metrics
+from gateway.telemetry.metrics import declarations as metrics
 
 ROOT: Final = Path(__file__).parents[2]
 DOCUMENT: Final = ROOT / "CP2_READINESS_ROUTER_GATEWAY_RU.md"

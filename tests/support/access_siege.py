@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.devstack.nats_server import NatsServer
-from gateway.telemetry.otlp_receiver import OtlpReceiver
+from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver
 from tests.support.access_attacks import (
     API_KEY,
     JWT,

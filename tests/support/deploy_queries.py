@@ -16,8 +16,8 @@ from typing import Any, Final
 import promql_parser as promql
 import yaml
 
-from gateway.telemetry.families import Family
-from gateway.telemetry.metrics import families
+from gateway.telemetry.metrics.declarations import families
+from gateway.telemetry.metrics.families import Family
 from tests.support.gateway_process import REPOSITORY
 
 DEPLOY: Final = REPOSITORY / "deploy"

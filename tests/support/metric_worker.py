@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from gateway.telemetry.metric_files import MetricFiles
+from gateway.telemetry.metrics.files import MetricFiles
 from tests.support.gateway_process import REPOSITORY
 
 COUNTER: Final = "counted_total"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.devstack.nats_server import NatsServer
-from gateway.telemetry.otlp_receiver import OtlpReceiver, Protocol
-from gateway.telemetry.otlp_spans import Span
+from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver, Protocol
+from gateway.telemetry.tracing.otlp.spans import Span
 from tests.integration.devstack.processes import ServiceProcess
 from tests.support.gateway_process import GatewayProcess
 from tests.support.reference_router import ReferenceRouter

@@ -18,8 +18,8 @@ from gateway.smoke.checks.round_trip import RoundTrip, assign_again, decide_agai
 from gateway.smoke.contract import CONSUME, EVERYWHERE, PUBLISH, REQUEST, SERVER, Expected
 from gateway.smoke.failures import Failed, Failure, NotChecked
 from gateway.smoke.session import Root, Session
-from gateway.telemetry.otlp_receiver import OtlpReceiver
-from gateway.telemetry.otlp_spans import Span
+from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver
+from gateway.telemetry.tracing.otlp.spans import Span
 
 _HOW = "give --otlp-listen with the address in the gateway's OTEL_EXPORTER_OTLP_ENDPOINT"
 _SHORTEST_CREDENTIAL = 8

@@ -11,7 +11,7 @@ import os
 import sys
 
 from gateway.settings import Settings
-from gateway.telemetry import logging as gateway_logging
+from gateway.telemetry.logging import setup
 
 _LENGTHS = (0, 100, 4_000, 5_000, 9_000)
 
@@ -21,7 +21,7 @@ def main(processes: int, lines: int) -> None:
     settings = Settings.from_environ(
         {"AUTH_MODE": "headers", "TRUSTED_PROXIES": "127.0.0.1", "LOG_FORMAT": "json"}
     )
-    logging.config.dictConfig(gateway_logging.config_dict(settings))
+    logging.config.dictConfig(setup.config_dict(settings))
     children = [pid for _ in range(processes) if (pid := _fork(settings, lines))]
     _log(lines, "master")
     for pid in children:
@@ -31,7 +31,7 @@ def main(processes: int, lines: int) -> None:
 def _fork(settings: Settings, lines: int) -> int:
     pid = os.fork()
     if pid == 0:
-        gateway_logging.configure(settings, lambda lost: None)
+        setup.configure(settings, lambda lost: None)
         _log(lines, str(os.getpid()))
         logging.shutdown()  # what the interpreter does at its end
         os._exit(0)

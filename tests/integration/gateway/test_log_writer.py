@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from gateway.telemetry.log_writer import DirectLines, Lines, QueuedLines
+from gateway.telemetry.logging.writer import DirectLines, Lines, QueuedLines
 from tests.support.waiting import GENEROUS_SECONDS, wait_until
 
 ROOT: Final = Path(__file__).parents[3]

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.telemetry import otel_log
-from gateway.telemetry.otel_log import Pace, Seldom
+from gateway.telemetry.logging import otel_lines
+from gateway.telemetry.logging.otel_lines import Pace, Seldom
 from tests.support.gateway_process import REPOSITORY
 from tests.support.waiting import GENEROUS_SECONDS, wait_until
 
 FORKED = """
 import os, signal, sys
-from gateway.telemetry.otel_log import Pace
+from gateway.telemetry.logging.otel_lines import Pace
 
 pace = Pace(60.0)
 go_read, go_write = os.pipe()
@@ -98,7 +98,7 @@ def test_what_opentelemetry_logs_anywhere_below_goes_this_way(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with undone("opentelemetry"):
-        otel_log.install()
+        otel_lines.install()
         for name in ("opentelemetry.exporter.otlp", "opentelemetry.sdk.trace", "opentelemetry"):
             logging.getLogger(name).warning("complaint of %s", name)
             logging.getLogger(name).info("nobody wants to know")

@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, SpanKind, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
-from gateway.telemetry.otlp_receiver import OtlpReceiver, Protocol
+from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver, Protocol
 from tests.support.waiting import GENEROUS_SECONDS, wait_until
 
 PROTOCOLS: tuple[Protocol, ...] = ("http", "grpc")

@@ -15,9 +15,9 @@ from bridge import Bridge
 from gateway.app import bridge_config, create_app
 from gateway.intake import ResultIntake
 from gateway.settings import Settings
-from gateway.telemetry.labels import SubjectLabel
-from gateway.telemetry.nats_telemetry import NatsTelemetry
-from gateway.telemetry.tracing import Tracing
+from gateway.telemetry.metrics.labels import SubjectLabel
+from gateway.telemetry.observer import NatsTelemetry
+from gateway.telemetry.tracing.tracer import Tracing
 from tests.support.waiting import GENEROUS_SECONDS, wait_until
 
 CALLER = {"X-Tenant-ID": "acme", "X-Role": "admin"}

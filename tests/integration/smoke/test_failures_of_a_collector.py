@@ -23,7 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 
 from gateway.devstack.ports import PortReservation
-from gateway.telemetry.otlp_receiver import OtlpReceiver
+from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver
 from tests.integration.smoke.conftest import Ended, Smoke
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.smoke_scripted_gateway import Script, ScriptedGateway

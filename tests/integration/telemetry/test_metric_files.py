@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.telemetry.metric_files import MetricFiles
+from gateway.telemetry.metrics.files import MetricFiles
 from tests.support.gateway_process import REPOSITORY
 from tests.support.metric_worker import COUNTER, GAUGE, HISTOGRAM, OBSERVED_SECONDS, MetricWorker
 from tests.support.waiting import wait_until
@@ -209,7 +209,7 @@ def test_a_worker_whose_files_cannot_be_made_serves_and_counts_for_itself(
     (files.root / "worker-1").mkdir()
     (files.root / "worker-1" / "in-the-way").touch()
     program = (
-        "import sys; from pathlib import Path; from gateway.telemetry.metric_files import MetricFiles\n"
+        "import sys; from pathlib import Path; from gateway.telemetry.metrics.files import MetricFiles\n"
         "import prometheus_client\n"  # as the master may have done
         "try: MetricFiles(Path(sys.argv[1])).adopt(1)\n"
         "except OSError as error: print(type(error).__name__)\n"
@@ -250,7 +250,7 @@ def test_files_are_on_the_disk_before_they_are_mapped(files: MetricFiles) -> Non
 
 def test_what_runs_that_are_over_left_is_removed_and_what_runs_is_not(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from gateway.telemetry.metric_files import MetricFiles\n"
+        "import sys; from pathlib import Path; from gateway.telemetry.metrics.files import MetricFiles\n"
         "print(MetricFiles.create(Path(sys.argv[1])).root, flush=True); sys.stdin.read()"
     )
 
@@ -280,7 +280,7 @@ def test_what_runs_that_are_over_left_is_removed_and_what_runs_is_not(tmp_path: 
 def test_a_run_lives_as_long_as_any_of_its_workers(tmp_path: Path) -> None:
     """The master may be killed first; its workers go on for a moment, and count."""
     program = (
-        "import os, sys; from pathlib import Path; from gateway.telemetry.metric_files import MetricFiles\n"
+        "import os, sys; from pathlib import Path; from gateway.telemetry.metrics.files import MetricFiles\n"
         "files = MetricFiles.create(Path(sys.argv[1]))\n"
         "if os.fork() == 0: print(files.root, flush=True); sys.stdin.read(); os._exit(0)\n"
         "os._exit(0)"

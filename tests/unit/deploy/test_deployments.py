@@ -11,7 +11,7 @@ import yaml
 from bridge import Bridge, required_permissions
 from gateway.app import bridge_config, create_app
 from gateway.settings import variables
-from gateway.telemetry.metrics import families
+from gateway.telemetry.metrics.declarations import families
 from tests.support.deploy_files import (
     DEPLOY,
     DOCKERFILE,

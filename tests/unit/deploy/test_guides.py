@@ -14,7 +14,7 @@ from gateway.cli import main
 from gateway.operator import bus
 from gateway.schemas.decide import DecideRequest
 from gateway.settings import variables
-from gateway.telemetry.metrics import families
+from gateway.telemetry.metrics.declarations import families
 from tests.support.deploy_queries import DEPLOY, exposed, rules
 from tests.support.gateway_process import REPOSITORY
 

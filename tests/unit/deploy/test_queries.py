@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.telemetry.metrics import families
+from gateway.telemetry.metrics.declarations import families
 from tests.support.deploy_queries import (
     Misfit,
     Query,

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.documentation import documents
 from gateway.settings import variables
-from gateway.telemetry import metrics
-from gateway.telemetry.families import Family
+from gateway.telemetry.metrics import declarations as metrics
+from gateway.telemetry.metrics.families import Family
 
 DOCUMENT = documents()["METRICS.md"]
 FAMILIES = list(metrics.families())

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from gateway.smoke.contract import FAMILIES
-from gateway.telemetry.discretion import ATTRIBUTES
+from gateway.telemetry.tracing.discretion import ATTRIBUTES
 from tests.readiness.document import DOCUMENT, ROOT, Claim, claims, complete, status
 from tests.support.deploy_queries import labels_of, recorded
 

@@ -16,7 +16,7 @@ import structlog
 from bridge import Bridge
 from gateway.app import bridge_config, create_app
 from gateway.settings import Settings
-from gateway.telemetry import logging as gateway_logging
+from gateway.telemetry.logging import setup
 from tests.unit.gateway.given import CALLER, DECIDE, DECIDE_BODY
 
 SECRET = "sw0rdf1sh"
@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 20.0
 def main() -> None:
     """Log a request of each kind and the lines of libraries, odd values among them."""
     settings = Settings.from_environ(os.environ)
-    gateway_logging.configure(settings, lambda lost: None)
+    setup.configure(settings, lambda lost: None)
     bridge = Bridge(bridge_config(settings))
     bridge.start()
     end = time.monotonic() + _PATIENCE_SECONDS

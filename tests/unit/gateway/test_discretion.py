@@ -17,7 +17,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from gateway.telemetry.discretion import ATTRIBUTES, discreet
+from gateway.telemetry.tracing.discretion import ATTRIBUTES, discreet
 
 ROUTE = "/api/v1/results/<path:assignment_id>"
 PATH = "/api/v1/results/somebody@example.com"

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from gateway.telemetry.exposition import OPENMETRICS, TEXT, expose
+from gateway.telemetry.metrics.exposition import OPENMETRICS, TEXT, expose
 
 PROMETHEUS_3 = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"

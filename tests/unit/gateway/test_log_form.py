@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.telemetry.log_form import JsonLine, ReadableLine
-from gateway.telemetry.redaction import Redactor
+from gateway.telemetry.logging.form import JsonLine, ReadableLine
+from gateway.telemetry.logging.redaction import Redactor
 
 JSON_LINE = JsonLine(Redactor(["sw0rdf1sh"]))
 READABLE = ReadableLine(Redactor(["sw0rdf1sh"]), colors=False)

@@ -15,10 +15,11 @@ from gateway.errors import ROUTER_CODES, STATUS, ErrorType
 from gateway.idempotency import KeyType
 from gateway.operations import decide, meter, publish
 from gateway.settings import Settings
-from gateway.telemetry import labels, metrics
-from gateway.telemetry.families import Family
-from gateway.telemetry.nats_spans import outcome_of
-from gateway.telemetry.zero_series import begin_at_zero
+from gateway.telemetry.metrics import declarations as metrics
+from gateway.telemetry.metrics import labels
+from gateway.telemetry.metrics.families import Family
+from gateway.telemetry.metrics.zero_series import begin_at_zero
+from gateway.telemetry.tracing.nats_spans import outcome_of
 
 ROOT = Path(__file__).parents[3]
 FAMILIES = list(metrics.families())

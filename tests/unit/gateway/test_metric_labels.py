@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.telemetry.labels import OTHER, SubjectLabel, TenantLabel, method_label
+from gateway.telemetry.metrics.labels import OTHER, SubjectLabel, TenantLabel, method_label
 
 CONFIGURED = ("caf.exec.assign.v1", "caf.exec.result.*.dlq", "beamline.usage.>")
 

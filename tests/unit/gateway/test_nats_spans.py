@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from bridge import BridgeError, Closed, Delivery, NotSent, Refusal, Refused, Reject, Turn, Unknown
-from gateway.telemetry.nats_spans import NatsSpans, name_tenant, outcome_of
-from gateway.telemetry.tracing import Tracing, current_trace_id
+from gateway.telemetry.tracing.nats_spans import NatsSpans, name_tenant, outcome_of
+from gateway.telemetry.tracing.tracer import Tracing, current_trace_id
 from tests.unit.gateway.given import TENANT, TRACE, settings
 
 DECIDE = "beamline.router.v1.decide"

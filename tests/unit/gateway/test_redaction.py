@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.settings import Settings
-from gateway.telemetry.redaction import Redactor, secrets_in_force
+from gateway.telemetry.logging.redaction import Redactor, secrets_in_force
 
 PASSWORD = "c0rrect/h@rse"
 BASIC = base64.b64encode(b"user:battery-staple").decode()

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from gateway.door import OPEN_BLUEPRINTS, PROBES
 from gateway.status import figures, page
 from gateway.status.figures import STATUS_CLASSES, Figures, latency_ms
-from gateway.telemetry.metrics import LATENCY_BUCKETS
+from gateway.telemetry.metrics.declarations import LATENCY_BUCKETS
 from tests.unit.gateway.given import app_without_nats
 
 

@@ -12,8 +12,8 @@ from opentelemetry.trace import SpanKind
 
 from bridge import Bridge
 from gateway.app import bridge_config, create_app
-from gateway.telemetry import http_spans
-from gateway.telemetry.tracing import Tracing, current_trace_id, link_to, recorded_span
+from gateway.telemetry.tracing import http_spans
+from gateway.telemetry.tracing.tracer import Tracing, current_trace_id, link_to, recorded_span
 from tests.unit.gateway.given import (
     CALLER,
     DECIDE,

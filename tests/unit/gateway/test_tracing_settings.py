@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import SettingsError
-from gateway.telemetry.tracing_settings import forget_empty
+from gateway.telemetry.tracing.settings import forget_empty
 from tests.unit.gateway.given import settings
 
 BASE = "http://collector:4318"

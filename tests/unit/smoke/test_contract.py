@@ -9,8 +9,8 @@ import pytest
 
 from gateway.smoke.contract import CONSUME, EVERYWHERE, FAMILIES, PUBLISH, REQUEST, SERVER, Family
 from gateway.smoke.plan import plan
-from gateway.telemetry import metrics
-from gateway.telemetry.discretion import ATTRIBUTES
+from gateway.telemetry.metrics import declarations as metrics
+from gateway.telemetry.tracing.discretion import ATTRIBUTES
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "SMOKE.md").read_text(encoding="utf-8")
 

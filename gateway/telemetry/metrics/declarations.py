@@ -1,8 +1,8 @@
-"""Every metric that the gateway exposes, declared once. What the labels may hold is in `gateway.telemetry.labels`.
+"""Every metric that the gateway exposes, declared once. What the labels may hold is in `labels`.
 
 Prometheus client in multiprocess mode: each worker writes its own files, a scrape of any worker sums them
-(`gateway.telemetry.exposition`). The folder is chosen before the workers start (`gateway.gunicorn_conf`), because the
-client looks for it when it is imported.
+(`exposition`). The folder is chosen before the workers start (`gateway.gunicorn_conf`), because the client looks for
+it when it is imported.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from gateway.telemetry import labels
-from gateway.telemetry.families import Family, Label, Section
-from gateway.telemetry.labels import OTHER, TenantLabel, method_label
+from gateway.telemetry.metrics import labels
+from gateway.telemetry.metrics.families import Family, Label, Section
+from gateway.telemetry.metrics.labels import OTHER, TenantLabel, method_label
 
 __all__ = ["OTHER", "TenantLabel", "method_label"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from gateway.telemetry.tracing_settings import TracingSettings
+from gateway.telemetry.tracing.settings import TracingSettings
 
 
 def otlp_exporter(settings: TracingSettings) -> SpanExporter:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status
 
-from gateway.telemetry.redaction import Redactor
+from gateway.telemetry.logging.redaction import Redactor
 
 ATTRIBUTES: Final[Mapping[str, str]] = {
     # of the contract

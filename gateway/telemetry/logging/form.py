@@ -15,7 +15,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from gateway.telemetry.redaction import Redactor
+from gateway.telemetry.logging.redaction import Redactor
 
 _LONGEST_LINE: Final = 16_000
 """Bytes. Container runtimes split what is longer than 16 KiB."""

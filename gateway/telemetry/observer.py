@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 from bridge import BridgeError, Delivery, Tell
-from gateway.telemetry import metrics
-from gateway.telemetry.labels import SubjectLabel
-from gateway.telemetry.nats_spans import NatsSpans, outcome_of
-from gateway.telemetry.tracing import Tracing
+from gateway.telemetry.metrics import declarations as metrics
+from gateway.telemetry.metrics.labels import SubjectLabel
+from gateway.telemetry.tracing.nats_spans import NatsSpans, outcome_of
+from gateway.telemetry.tracing.tracer import Tracing
 
 
 class NatsTelemetry:

@@ -20,8 +20,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from werkzeug.wrappers import Request, Response
 
-from gateway.telemetry.exposition import expose
-from gateway.telemetry.metric_files import Unsettled
+from gateway.telemetry.metrics.exposition import expose
+from gateway.telemetry.metrics.files import Unsettled
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -17,10 +17,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
-from gateway.telemetry.discretion import Discreet
-from gateway.telemetry.otlp_exporter import otlp_exporter
-from gateway.telemetry.tracing import trace_id_wanted
-from gateway.telemetry.tracing_settings import TracingSettings
+from gateway.telemetry.tracing.discretion import Discreet
+from gateway.telemetry.tracing.otlp.exporter import otlp_exporter
+from gateway.telemetry.tracing.settings import TracingSettings
+from gateway.telemetry.tracing.tracer import trace_id_wanted
 
 _PRODUCT: Final = "beamline-gateway"
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from bridge import subject_covers
 from gateway.errors import ROUTER_CODES, ErrorCode, ErrorType
-from gateway.telemetry.families import Label
+from gateway.telemetry.metrics.families import Label
 
 OTHER: Final = "other"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -27,8 +27,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from gateway.telemetry.otlp_grpc import GrpcServer
-from gateway.telemetry.otlp_spans import Span, read_export
+from gateway.telemetry.tracing.otlp.grpc_server import GrpcServer
+from gateway.telemetry.tracing.otlp.spans import Span, read_export
 
 T = TypeVar("T")
 Protocol = Literal["http", "grpc"]

@@ -26,7 +26,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from bridge import BridgeError, Closed, Delivery, NotSent, Refused, Reject, Tell, Turn
 from gateway.context import UNKNOWN_PHASE, cp_phase_of, normal_trace_id
 from gateway.names import TENANT_PATTERN
-from gateway.telemetry.tracing import Tracing, trace_id_wanted
+from gateway.telemetry.tracing.tracer import Tracing, trace_id_wanted
 
 _SYSTEM: Final = "nats"
 _MSG_ID: Final = re.compile(r"[!-~]{1,256}")

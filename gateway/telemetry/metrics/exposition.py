@@ -1,7 +1,7 @@
 """Exposition: the metrics of all workers of this instance, in the format and encoding that the scraper asks for.
 
 OpenMetrics 1.0 or the Prometheus text format, by the ``q`` of ``Accept``; a scraper that wants neither gets text, as
-Prometheus' own do. Exact while workers come and go (`gateway.telemetry.metric_files`).
+Prometheus' own do. Exact while workers come and go (`gateway.telemetry.metrics.files`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from gateway.telemetry.metric_files import of_this_worker
+from gateway.telemetry.metrics.files import of_this_worker
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from gateway.telemetry.metric_files import count_in_memory, of_this_worker
+from gateway.telemetry.metrics.files import count_in_memory, of_this_worker
 
 if of_this_worker() is None:
     count_in_memory()

@@ -18,7 +18,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from gateway.context import RequestContext
 from gateway.errors import GatewayError
-from gateway.telemetry.tracing import Tracing, current_trace_id, link_to
+from gateway.telemetry.tracing.tracer import Tracing, current_trace_id, link_to
 
 _UNTRACED: Final = r"^/(?:livez|readyz|_?health|metrics)$"
 """The probes' paths. The instrumentation searches for it: unanchored, any path could switch tracing off."""

@@ -11,8 +11,9 @@ from itertools import product
 
 from gateway.errors import STATUS
 from gateway.settings import Settings
-from gateway.telemetry import labels, metrics
-from gateway.telemetry.families import Label, Metric
+from gateway.telemetry.metrics import declarations as metrics
+from gateway.telemetry.metrics import labels
+from gateway.telemetry.metrics.families import Label, Metric
 
 
 def begin_at_zero(settings: Settings) -> None:

@@ -1,9 +1,9 @@
 """Traces: the tracer of this process, what its trace ids are, and its end.
 
-Each process makes its own, after the fork. Where a collector is configured, OpenTelemetry's SDK records and a thread of
-its own exports (`gateway.telemetry.recording`): a collector that is down, or hangs, costs spans, never requests. Where
-none is, nothing is recorded and the SDK is not even imported; trace ids are still made, and a caller's trace context is
-passed on as it came, so that whoever records behind the gateway continues the caller's trace.
+Each process makes its own, after the fork. Where a collector is configured, OpenTelemetry's SDK records and a thread
+of its own exports (`recording`): a collector that is down, or hangs, costs spans, never requests. Where none is,
+nothing is recorded and the SDK is not even imported; trace ids are still made, and a caller's trace context is passed
+on as it came, so that whoever records behind the gateway continues the caller's trace.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext
 
-from gateway.telemetry.tracing_settings import TracingSettings
+from gateway.telemetry.tracing.settings import TracingSettings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -47,7 +47,7 @@ class Tracing:
         self.provider: TracerProvider | None = None
         self.tracer: trace.Tracer = _PassingTracer()
         if exporter is not None or settings.traces_url is not None:
-            from gateway.telemetry.recording import recording_provider
+            from gateway.telemetry.tracing.recording import recording_provider
 
             self.provider = recording_provider(settings, exporter, service)
             self.tracer = self.provider.get_tracer(_SCOPE)

@@ -1,9 +1,8 @@
 """Logs: structlog, one JSON object a line (a readable form on a terminal), gunicorn's and libraries' lines alike.
 
 Every line has ``timestamp`` (UTC), ``level``, ``logger``, ``pid`` and ``event``; one that is written while a request or
-a message is at work has its ``trace_id`` and ``request_id`` too. How a line looks is decided in
-`gateway.telemetry.log_form`, what it may not hold in `gateway.telemetry.redaction`, how it leaves the process in
-`gateway.telemetry.log_writer`.
+a message is at work has its ``trace_id`` and ``request_id`` too. How a line looks is decided in `form`, what it may not
+hold in `redaction`, how it leaves the process in `writer`.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from gateway.settings import Settings
-from gateway.telemetry.log_form import JsonLine, ReadableLine
-from gateway.telemetry.log_writer import LineHandler
-from gateway.telemetry.redaction import Redactor, secrets_in_force
+from gateway.telemetry.logging.form import JsonLine, ReadableLine
+from gateway.telemetry.logging.redaction import Redactor, secrets_in_force
+from gateway.telemetry.logging.writer import LineHandler
 
 _log: Final = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ _log: Final = logging.getLogger(__name__)
 def configure(settings: Settings, count_lost: Callable[[int], None]) -> None:
     """Set up a worker's logging, after the fork: it starts a thread. ``count_lost`` is told of lines nobody read."""
     # Imported in workers only: the master needs neither Flask nor OpenTelemetry.
-    from gateway.telemetry.correlation import add_correlation
+    from gateway.telemetry.logging.correlation import add_correlation
 
     first = [*_FIRST, add_correlation]
     logging.config.dictConfig(_config(settings, first, count_lost))

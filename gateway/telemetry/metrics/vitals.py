@@ -18,8 +18,8 @@ from typing import Final
 
 from bridge import Bridge, ConsumerLevel, Health, StreamLevel
 from gateway.settings import Settings
-from gateway.telemetry import metrics
-from gateway.telemetry.zero_series import begin_at_zero
+from gateway.telemetry.metrics import declarations as metrics
+from gateway.telemetry.metrics.zero_series import begin_at_zero
 
 _log = logging.getLogger(__name__)
 _SECONDS: Final = 1.0
