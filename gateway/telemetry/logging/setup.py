@@ -19,6 +19,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from gateway.settings import Settings
+from gateway.telemetry.logging import access_log
 from gateway.telemetry.logging.form import JsonLine, ReadableLine
 from gateway.telemetry.logging.redaction import Redactor, secrets_in_force
 from gateway.telemetry.logging.writer import LineHandler
@@ -32,7 +33,11 @@ def configure(settings: Settings, count_lost: Callable[[int], None]) -> None:
     from gateway.telemetry.logging.correlation import add_correlation
 
     first = [*_FIRST, add_correlation]
-    logging.config.dictConfig(_config(settings, first, count_lost))
+    render = _rendering(settings)
+    logging.config.dictConfig(_config(settings, first, render, count_lost))
+    root = logging.getLogger()
+    (handler,) = (found for found in root.handlers if isinstance(found, LineHandler))
+    access_log.configure(render, handler.put, root.level)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -54,11 +59,14 @@ def configure(settings: Settings, count_lost: Callable[[int], None]) -> None:
 
 def config_dict(settings: Settings) -> dict[str, Any]:
     """The same as a ``logging`` dictionary, for gunicorn's ``logconfig_dict``: for its master, which has no thread."""
-    return _config(settings, _FIRST, None)
+    return _config(settings, _FIRST, _rendering(settings), None)
 
 
 def _config(
-    settings: Settings, first: list[Processor], count_lost: Callable[[int], None] | None
+    settings: Settings,
+    first: list[Processor],
+    render: Processor,
+    count_lost: Callable[[int], None] | None,
 ) -> dict[str, Any]:
     level = settings.log_level.upper()
     return {
@@ -70,7 +78,7 @@ def _config(
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     structlog.processors.format_exc_info,
-                    _rendering(settings),
+                    render,
                 ],
                 "foreign_pre_chain": first,
             }
@@ -87,7 +95,7 @@ def _config(
     }
 
 
-def _rendering(settings: Settings) -> Processor:
+def _rendering(settings: Settings) -> JsonLine | ReadableLine:
     redactor = Redactor(secrets_in_force(settings, os.environ))
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     if settings.log_format == "json" or (settings.log_format == "auto" and not is_terminal):

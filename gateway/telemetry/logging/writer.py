@@ -31,7 +31,9 @@ from typing import Final, Protocol
 STDERR: Final = 2
 _MOST_WAITING: Final = 4_096
 """Lines: a megabyte or two, or a second of a worker at its limit."""
-_BATCH: Final = 128
+_BATCH: Final = 512
+_GATHER_SECONDS: Final = 0.01
+"""How long the writer waits for more lines to come. Whoever puts a line while it does need not wake it."""
 _DIRECT_SECONDS: Final = 0.05
 _POLL_SECONDS: Final = 0.001
 _FLUSH_SECONDS: Final = 1.0
@@ -151,8 +153,11 @@ class QueuedLines:
                     item.set()
 
     def _waiting(self) -> Iterator[bytes | threading.Event]:
-        """At least one item, and what else is there."""
-        yield self._queue.get()
+        """At least one item, and what else is there a moment later."""
+        first = self._queue.get()
+        yield first
+        if isinstance(first, bytes):
+            time.sleep(_GATHER_SECONDS)
         for _ in range(_BATCH):
             try:
                 yield self._queue.get_nowait()
@@ -202,6 +207,10 @@ class LineHandler(logging.Handler):
             line = self._line(
                 _record(f"a line of {record.name} could not be made: {type(error).__name__}")
             )
+        self.put(line)
+
+    def put(self, line: bytes) -> None:
+        """Write a line that is rendered already, its newline with it, in its turn. Never raises."""
         self._lines.put(line)
 
     def flush(self) -> None:
