@@ -44,7 +44,9 @@ def write(
     _send(level, event)
 
 
-def configure(render: Callable[[Any, str, EventDict], str], put: Callable[[bytes], None], least: int) -> None:
+def configure(
+    render: Callable[[Any, str, EventDict], str], put: Callable[[bytes], None], least: int
+) -> None:
     """Send the lines of ``least`` (a level of `logging`) and above to ``put``, as ``render`` makes them."""
     global _send  # a logger is its process' own
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
