@@ -1,1 +1,1 @@
-"""OTLP: how spans leave (`exporter`, `encoder`), and a collector to send them to (`receiver`, `grpc_server`, `spans`)."""
+"""OTLP: how spans leave (`exporter`, `encoder`); a collector to send them to (`receiver`, `grpc_server`, `spans`)."""

@@ -5,7 +5,8 @@ traced request costs. But nearly all attributes are the same again and again (a 
 encoded once and remembered, and the pieces are joined. What few spans have (events, links, an error, an attribute that
 is neither a text nor a number) is left to OpenTelemetry's encoder.
 
-The exporters are made to call it in the place of their own (`gateway.telemetry.tracing.otlp.exporter`); a test compares both.
+The exporters are made to call it in the place of their own (`gateway.telemetry.tracing.otlp.exporter`); a test compares
+both.
 """
 
 from __future__ import annotations
