@@ -86,14 +86,16 @@ class Door:
     def _arrive(self) -> None:
         now = time.monotonic()
         headers = request.headers
-        g.arrived_at = now
-        g.error = None
-        g.inside = False
-        g.replayed = False
-        g.first_span = None
-        g.sticky = None
-        g.limit_headers = {}
-        g.body_is_read = False
+        # Each name behind a proxy of Flask's is looked up anew; a request's hooks ask for dozens.
+        notes = g._get_current_object()
+        notes.arrived_at = now
+        notes.error = None
+        notes.inside = False
+        notes.replayed = False
+        notes.first_span = None
+        notes.sticky = None
+        notes.limit_headers = {}
+        notes.body_is_read = False
         given_trace = headers.get("X-Trace-ID")
         trace_id = ctx.normal_trace_id(given_trace) if given_trace is not None else None
         # Read by the id generator when the span that follows is a root.

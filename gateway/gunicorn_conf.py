@@ -22,6 +22,8 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
 from gateway import windows
+from gateway.cores import Cores
+from gateway.server import shares
 from gateway.settings import Settings
 from gateway.telemetry.logging import otel_lines
 from gateway.telemetry.logging.setup import config_dict
@@ -38,6 +40,7 @@ _FIRST_CONNECT_SECONDS = 1.0
 _BRIDGE_CLOSE_SECONDS = 3.0
 _TRACING_CLOSE_SECONDS = 1.5
 _METRICS_CLOSE_SECONDS = 1.0
+_cores = Cores.of(_settings.pin_workers, _settings.workers)
 _metric_files: MetricFiles | None = None
 _metrics_socket: socket.socket | None = None
 _metrics_server: MetricsServer | None = None
@@ -91,8 +94,17 @@ def on_exit(server: Arbiter) -> None:
         _metric_files.remove()
 
 
+def pre_fork(server: Arbiter, worker: ThreadWorker) -> None:
+    """In the master: choose the new worker's core."""
+    _cores.choose(worker.age)
+
+
 def post_fork(server: Arbiter, worker: ThreadWorker) -> None:
     """In the new worker, before anything of the app is imported."""
+    try:
+        _cores.bind(worker.age)
+    except OSError as error:  # taken away since the master looked
+        _log.warning("this worker is not bound to a core: %s", error)
     global _metrics_socket
     if _settings.metrics_bind is not None:
         # The last one, in the order of ``bind``; also where an old master or systemd handed them on.
@@ -159,7 +171,9 @@ def worker_exit(server: Arbiter, worker: ThreadWorker) -> None:
 
 
 def child_exit(server: Arbiter, worker: ThreadWorker) -> None:
-    """Fold what workers that are gone have counted."""
+    """Fold what workers that are gone have counted, and give their places to others."""
+    shares.forget(worker.age)
+    _cores.release(worker.age)
     assert _metric_files is not None
     try:
         _metric_files.fold({living.age for living in server.WORKERS.values()})

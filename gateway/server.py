@@ -7,14 +7,19 @@ credentials included. Here they get the contract's error body, a request id to b
 And it does with fewer hand-overs, each of which wakes a thread or a client. gunicorn gives a connection back to its
 main thread after every request, which waits for the next one and hands it to the pool again; it sends an answer's head
 and body apart. Here a thread stays with its connection for a moment, and an answer that is whole leaves at once.
+
+And its workers share kept connections evenly. All of them wait for new ones at one socket, and the first to wake took a
+burst of them whole: one worker at its limit, the others idle, for as long as the clients kept their connections.
 """
 
 from __future__ import annotations
 
 import logging
+import mmap
 import select
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -77,6 +82,34 @@ _STAY_MS: Final = 10
 """How long a thread stays with a connection whose client may ask again at once."""
 
 
+_HEAD_START_SECONDS: Final = 0.001
+"""How long a worker that has more connections than another leaves a new one to it."""
+
+
+class _Shares:
+    """How many connections each worker of this master has. Made before the fork, in memory that all of them share."""
+
+    _SLOTS: Final = 256
+
+    def __init__(self) -> None:
+        self._counts = memoryview(mmap.mmap(-1, 4 * self._SLOTS)).cast("I")
+
+    def tell(self, age: int, connections: int) -> None:
+        """Of the worker of that age (its number, by gunicorn). A worker that lives has one more than none."""
+        self._counts[age % self._SLOTS] = connections + 1
+
+    def forget(self, age: int) -> None:
+        """The worker of that age is gone."""
+        self._counts[age % self._SLOTS] = 0
+
+    def somebody_has_fewer(self, connections: int) -> bool:
+        """Whether a worker that lives has fewer connections than this."""
+        return any(0 < count <= connections for count in self._counts)
+
+
+shares: Final = _Shares()
+
+
 class _WholeAnswers:
     """A client's socket that holds back the first thing sent, an answer's head, until the second, its body, comes."""
 
@@ -128,6 +161,18 @@ class Worker(ThreadWorker):
         super().__init__(*args, **kwargs)
         # Half of the threads are never kept waiting, so that a request finds one at once.
         self._stays = threading.BoundedSemaphore(max(1, self.cfg.threads // 2))
+
+    def accept(self, listener: Any) -> None:
+        """Take a new connection; let one that has fewer of them go first."""
+        if shares.somebody_has_fewer(self.nr_conns):
+            time.sleep(_HEAD_START_SECONDS)
+        super().accept(listener)
+        shares.tell(self.age, self.nr_conns)
+
+    def wait_for_and_dispatch_events(self, timeout: Any) -> None:
+        """Wait for what comes next, and say how many connections there are."""
+        shares.tell(self.age, self.nr_conns)
+        super().wait_for_and_dispatch_events(timeout)
 
     def handle(self, conn: Any) -> Any:
         """Serve a request of a connection, and those that follow it at once."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from pathlib import Path
 
 from tests.support.documents import DECIDE, USAGE, decide_body, usage_body
 from tests.support.http_client import Client, send_raw
@@ -65,3 +67,29 @@ def test_requests_sent_without_waiting_for_answers_are_answered_in_their_order()
         received = send_raw(started.gateway.host, started.gateway.port, ["".join(lines).encode()])
     statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", received)]
     assert statuses == [200, 200, 404, 200]
+
+
+def test_the_workers_share_connections_evenly() -> None:
+    """Whoever wakes first would take them all, and be at its limit while the others are idle."""
+    environment = {"WEB_CONCURRENCY": str(WORKERS)}
+    with running("shared-connections", environment) as started, contextlib.ExitStack() as kept:
+        wait_until(lambda: started.nats.varz()["connections"] == WORKERS)
+        workers = started.gateway.workers()
+        before = {worker: open_sockets(worker) for worker in workers}
+
+        def connect(_number: int) -> int:
+            client = kept.enter_context(started.gateway.client())
+            return client.get("/health").status
+
+        assert set(at_once(range(CONNECTIONS), connect)) == {200}
+        shares = [open_sockets(worker) - before[worker] for worker in workers]
+    assert min(shares) >= CONNECTIONS // 4, shares
+
+
+def open_sockets(pid: int) -> int:
+    """How many sockets a process has open."""
+    found = 0
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found += str(descriptor.readlink()).startswith("socket:")
+    return found
