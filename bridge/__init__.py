@@ -15,6 +15,7 @@ from bridge.observer import NoObserver, Observer, Tell, Turn
 from bridge.permissions import covers as subject_covers
 from bridge.permissions import required_permissions
 from bridge.resources import Finding
+from bridge.snapshots import Snapshot, Snapshots
 
 __all__ = [
     "Bridge",
@@ -39,6 +40,8 @@ __all__ = [
     "Refused",
     "Reject",
     "Service",
+    "Snapshot",
+    "Snapshots",
     "StreamLevel",
     "StreamSpec",
     "Taken",

@@ -83,6 +83,10 @@ class Bus:
         with self._observer.sending("publish", subject, outgoing):
             return await self._exchange.store(subject, payload, outgoing, deadline)
 
+    def inbox(self) -> str:
+        """A subject to be answered on, which nobody else has. Raises NotSent when not connected."""
+        return self._connection.client.new_inbox()
+
     async def send(
         self, subject: str, payload: bytes, *, headers: Mapping[str, str] | None = None
     ) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from bridge import required_permissions
 from gateway.app import bridge_config
-from gateway.operator import needs_of_all
+from gateway.operator import backup, needs_of_all
 from gateway.operator.bus import operator_config
 from gateway.settings import Settings
 
@@ -21,6 +21,7 @@ def render(generated: str, *, login: str) -> str:
         generated=generated,
         gateway="\n".join(_purposes(gateway_permissions(), _OF_GATEWAY)),
         operators="\n".join(_purposes(operator_permissions(), _OF_OPERATORS)),
+        keepers="\n".join(_purposes(backup_permissions(), _OF_BACKUPS)),
         config=_server_config(),
         login=login,
     )
@@ -34,6 +35,11 @@ def gateway_permissions() -> Permissions:
 def operator_permissions() -> Permissions:
     """What all of the operators' commands together ask for, with the same settings."""
     return required_permissions(operator_config(_settings(), needs_of_all(_settings())))
+
+
+def backup_permissions() -> Permissions:
+    """What `backup` and `restore` of everything ask for, with the same settings."""
+    return required_permissions(operator_config(_settings(), backup.needs_of_all(_settings())))
 
 
 def _settings() -> Settings:
@@ -92,6 +98,23 @@ _OF_OPERATORS: Final[Purposes] = {
     ),
     "subscribe": (("_INBOX.", "receive replies and acknowledgements"),),
 }
+_OF_BACKUPS: Final[Purposes] = {
+    "publish": (
+        *_ASKING,
+        ("$JS.API.STREAM.INFO.", "see what is there"),
+        ("$JS.API.STREAM.SNAPSHOT.", "back up"),
+        ("$JS.SNAPSHOT.ACK.", "back up: ask for more"),
+        ("$JS.API.STREAM.RESTORE.", "restore"),
+        ("$JS.SNAPSHOT.RESTORE.", "restore: send what was backed up"),
+        (
+            "$JS.API.STREAM.DELETE.",
+            "restore: take away what `--replace` replaces, and what is left of a failure",
+        ),
+        ("$JS.API.STREAM.MSG.GET.", "restore: find an id to ask for"),
+        ("", "restore: ask whether the id is known (nothing is stored)"),
+    ),
+    "subscribe": (("_INBOX.", "receive replies and snapshots"),),
+}
 
 
 def _server_config() -> str:
@@ -102,7 +125,11 @@ def _server_config() -> str:
         }
         return _USER.format(name=name, **lists)
 
-    users = (user("gateway", gateway_permissions()), user("operator", operator_permissions()))
+    users = (
+        user("gateway", gateway_permissions()),
+        user("operator", operator_permissions()),
+        user("backup", backup_permissions()),
+    )
     return _SERVER_CONFIG.format(users="\n".join(users))
 
 
@@ -157,6 +184,14 @@ and names the one that is missing.
 of keys and roles where they are missing. An operator who does not need all of the commands does not need all of these.
 
 {operators}
+
+## The user of backups
+
+`beamline-gateway backup` and `restore` read everything and can delete everything: give them a user of their own, which
+neither the gateway nor the daily work of operators has. For `backup` alone, the rows that say "restore" are not needed;
+for some of the streams (`--stream`), those of the others are not.
+
+{keepers}
 
 `beamline-gateway streams` checks the gateway's permissions and is run with the gateway's user.
 

@@ -8,12 +8,13 @@ exit  meaning
 ====  =============================================================================================================
 0     done
 1     it is not there, or not as it must be: no such key, session or letter; a stream that blocks; roles with
-      mistakes, which were not applied
+      mistakes, which were not applied; a damaged backup, or a stream that a restore would overwrite
 2     the command or the environment is wrong; nothing was done
-3     NATS, or the file that keys or roles are kept in, cannot be reached, read or written
+3     NATS, or a file that keys, roles or a backup are kept in, cannot be reached, read or written
 4     the audit log cannot be written, so nothing was done (of several things: nothing from the one named on)
 5     somebody else changed the same thing in the same moment; nothing was done
 6     done, but the audit log could not be told so
+7     restored, but NATS knows no ids of what was restored before it is started again
 ====  =============================================================================================================
 """
 
@@ -43,6 +44,7 @@ UNAVAILABLE: Final = 3
 AUDIT_UNAVAILABLE: Final = 4
 CHANGED_MEANWHILE: Final = 5
 AUDIT_INCOMPLETE: Final = 6
+RESTART_NEEDED: Final = 7
 
 NAME: Final = "beamline-gateway-cli"
 """What the connection is called at the server."""
@@ -94,8 +96,10 @@ def operator_config(settings: Settings, needs: Needs) -> BridgeConfig:
 
 
 @contextmanager
-def operator_bus(settings: Settings, needs: Needs) -> Iterator[Run]:
-    """Something that runs operations, on a connection of its own.
+def operator_bus(
+    settings: Settings, needs: Needs, work_seconds: float = _WORK_SECONDS
+) -> Iterator[Run]:
+    """Something that runs operations, each at most so long, on a connection of its own.
 
     Ends the process with a sentence when NATS is not there or refuses, and when an operation's own error is not
     caught.
@@ -104,7 +108,7 @@ def operator_bus(settings: Settings, needs: Needs) -> Iterator[Run]:
     bridge.start()
 
     def run(operation: Operation[T], /) -> T:
-        return bridge.run(operation, time.monotonic() + _WORK_SECONDS)
+        return bridge.run(operation, time.monotonic() + work_seconds)
 
     try:
         if not bridge.wait_ready(CONNECT_SECONDS):

@@ -12,6 +12,7 @@ ROUTER_PASSWORD: Final = "of-the-router"
 _ROUTER: Final = f'{{ user: "router", password: "{ROUTER_PASSWORD}" }}'
 
 GATEWAY_LOGIN: Final = {"NATS_USER": "gateway", "NATS_PASSWORD": "change-me"}
+BACKUP_LOGIN: Final = {"NATS_USER": "backup", "NATS_PASSWORD": "change-me"}
 OPERATOR_LOGIN: Final = {"NATS_USER": "operator", "NATS_PASSWORD": "change-me"}
 
 

@@ -18,6 +18,7 @@ from gateway.devstack import child_process
 from gateway.devstack.nats_server import NatsServer, NatsServerError, find_binary
 from gateway.devstack.ports import PortReservation
 from tests.integration.devstack.processes import environment
+from tests.support.nats_cluster import nats_cluster
 from tests.support.nats_session import NatsSession
 from tests.support.process_table import is_alive
 from tests.support.waiting import wait_until
@@ -156,36 +157,17 @@ def test_what_is_not_running_says_so_instead_of_hanging() -> None:
 
 
 def test_three_of_them_make_a_cluster() -> None:
-    routes = [PortReservation() for _ in range(3)]
-    peers = ", ".join(f'"nats://{route.address}"' for route in routes)
-    servers = [
-        NatsServer(
-            name=f"node-{number}",
-            config=f'cluster {{ name: c, listen: "{route.address}", routes: [{peers}] }}',
-        )
-        for number, route in enumerate(routes)
-    ]
-    try:
-        for server in servers:
-            server.start(wait=False)
-        for server in servers:
-            server.wait_healthy()
-        with NatsSession(servers[0].url) as nats:
+    with nats_cluster() as servers, NatsSession(servers[0].url) as nats:
 
-            def replicated() -> bool:
-                # Until the nodes agree on a leader, requests to it are refused or lost.
-                jetstream = nats.client.jetstream(timeout=1)
-                add = jetstream.add_stream(name="R3", subjects=["r"], num_replicas=3)
-                with contextlib.suppress(NatsError):
-                    return nats.call(add).config.num_replicas == 3
-                return False
+        def replicated() -> bool:
+            # Until the nodes agree on a leader, requests to it are refused or lost.
+            jetstream = nats.client.jetstream(timeout=1)
+            add = jetstream.add_stream(name="R3", subjects=["r"], num_replicas=3)
+            with contextlib.suppress(NatsError):
+                return nats.call(add).config.num_replicas == 3
+            return False
 
-            wait_until(replicated, message="the three never keep a stream together")
-    finally:
-        for server in servers:
-            server.close()
-        for route in routes:
-            route.close()
+        wait_until(replicated, message="the three never keep a stream together")
 
 
 def test_a_server_started_by_a_thread_outlives_that_thread() -> None:

@@ -143,6 +143,7 @@ def test_every_exit_code_of_the_operators_commands_is_explained() -> None:
         bus.AUDIT_UNAVAILABLE,
         bus.CHANGED_MEANWHILE,
         bus.AUDIT_INCOMPLETE,
+        bus.RESTART_NEEDED,
     }
     assert set(codes("`beamline-gateway apikeys`")) == {0} | declared
 

@@ -14,7 +14,7 @@ from gateway.app import bridge_config
 from gateway.cli import OUT_OF_DATE, main
 from gateway.documentation import documents
 from gateway.environment import Variable
-from gateway.operator import needs_of_all
+from gateway.operator import backup, needs_of_all
 from gateway.operator.bus import operator_config
 from gateway.settings import Settings, variables
 
@@ -95,6 +95,7 @@ SETTINGS = Settings.from_environ({"APIKEYS_SOURCE": "bucket", "ROLES_SOURCE": "b
 REQUIRED = {
     "gateway": required_permissions(bridge_config(SETTINGS)),
     "operator": required_permissions(operator_config(SETTINGS, needs_of_all(SETTINGS))),
+    "backup": required_permissions(operator_config(SETTINGS, backup.needs_of_all(SETTINGS))),
 }
 
 
@@ -108,8 +109,9 @@ def test_the_configuration_shown_gives_a_user_exactly_what_it_asks_for(user: str
 
 @pytest.mark.parametrize("user", REQUIRED)
 def test_the_table_gives_a_reason_for_each_permission_of_a_user(user: str) -> None:
-    of_gateway, _, of_operators = NATS_ACCOUNT.partition("## The operators' user")
-    section = {"gateway": of_gateway, "operator": of_operators}[user]
+    of_gateway, _, of_others = NATS_ACCOUNT.partition("## The operators' user")
+    of_operators, _, of_backups = of_others.partition("## The user of backups")
+    section = {"gateway": of_gateway, "operator": of_operators, "backup": of_backups}[user]
     for verb, subjects in REQUIRED[user].items():
         rows = re.findall(rf"^\| {verb} \|(.*?)\| (.+) \|$", section, re.MULTILINE)
         assert sorted(re.findall(r"`([^`]+)`", "".join(row[0] for row in rows))) == sorted(subjects)
