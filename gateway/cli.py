@@ -29,6 +29,9 @@ def main() -> None:
 def serve() -> None:
     """Run the gateway under gunicorn (GATEWAY_BIND, WEB_CONCURRENCY, GATEWAY_THREADS)."""
     _settings()
+    # After SIGUSR2 gunicorn starts itself again by the path of its __main__, whose folder would come first on sys.path:
+    # its own `http` would hide the library's. What is given as PYTHONPATH still counts.
+    os.environ["PYTHONSAFEPATH"] = "1"
     # Replaces this process: signals and the exit code are gunicorn's own.
     os.execv(
         sys.executable,
