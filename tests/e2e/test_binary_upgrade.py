@@ -43,3 +43,23 @@ def test_a_new_master_takes_over_and_no_request_is_lost() -> None:
             if new:
                 os.kill(new, signal.SIGTERM)
                 wait_until(lambda: not is_alive(new), GENEROUS_SECONDS, gateway.output_tail)
+
+
+def test_an_upgrade_can_be_taken_back() -> None:
+    with running("taken-back") as started:
+        gateway = started.gateway
+        workers = set(gateway.workers())
+        with Load(gateway.client, publish, clients=2) as load:
+            os.kill(gateway.pid, signal.SIGUSR2)
+
+            def masters() -> list[int]:
+                return [pid for pid in children_of(gateway.pid) if len(children_of(pid)) == 2]
+
+            [new] = wait_until(masters, GENEROUS_SECONDS, gateway.output_tail)
+            wait_until(lambda: gateway.output().count("connected to NATS") == 4)
+            os.kill(new, signal.SIGTERM)
+            wait_until(lambda: not is_alive(new), GENEROUS_SECONDS, gateway.output_tail)
+            so_far = len(load.outcomes())
+            wait_until(lambda: len(load.outcomes()) > so_far + 20)
+        assert set(kinds(load.outcomes())) == {"202"}, kinds(load.outcomes())
+        assert set(gateway.workers()) == workers
