@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.devstack.ports import PortReservation
+from tests.support import capture
 from tests.support.gateway_process import REPOSITORY
 from tests.support.waiting import wait_until
 
@@ -53,7 +54,9 @@ def running_devstack(folder: Path) -> Iterator[Started]:
             yield Started(f"http://{bind}", folder)
         finally:
             process.terminate()
-            assert process.wait(30) == 0, log.read_text()
+            ended = process.wait(30)
+            capture.saw_devstack(log.read_text())
+            assert ended == 0, log.read_text()
 
 
 def _environment() -> dict[str, str]:

@@ -6,6 +6,8 @@ import time
 import uuid
 from typing import Any, Final
 
+from tests.support.canaries import MAIL, TEXT
+
 DECIDE: Final = "/api/v1/routes/decide"
 ASSIGNMENTS: Final = "/api/v1/assignments"
 ACKS: Final = "/api/v1/acks"
@@ -23,8 +25,9 @@ def decide_body(**more: Any) -> dict[str, Any]:
         "version": "1",
         "tenant_id": "acme",
         "request_id": str(uuid.uuid4()),
-        "task": {"type": "chat", "payload": {"text": "hello there"}},
+        "task": {"type": "chat", "payload": {"text": f"hello there {TEXT}"}},
         "policy_id": "default",
+        "metadata": {"user": MAIL},
         **more,
     }
 
@@ -36,7 +39,8 @@ def envelope_body(message: dict[str, Any] | None = None, **more: Any) -> dict[st
             "message_id": str(uuid.uuid4()),
             "tenant_id": "acme",
             "message_type": "chat",
-            "payload": '{"text": "hello there"}',
+            "payload": f'{{"text": "hello there {TEXT}"}}',
+            "metadata": {"user": MAIL},
             **(message or {}),
         },
         "policy_id": "default",
@@ -51,7 +55,8 @@ def assignment_body(**more: Any) -> dict[str, Any]:
         "assignment_id": new_id("as"),
         "request_id": str(uuid.uuid4()),
         "executor": {"provider_id": "openai:gpt-4o", "channel": "nats"},
-        "job": {"type": "chat", "payload": {"text": "hello there"}},
+        "metadata": {"user": MAIL},
+        "job": {"type": "chat", "payload": {"text": f"hello there {TEXT}"}},
         **more,
     }
 
@@ -63,6 +68,7 @@ def ack_body(**more: Any) -> dict[str, Any]:
         "ack_id": new_id("ack"),
         "assignment_id": new_id("as"),
         "status": "accepted",
+        "metadata": {"user": MAIL},
         **more,
     }
 

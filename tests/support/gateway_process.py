@@ -20,6 +20,8 @@ from typing import IO, Final, Self
 from gateway.devstack import child_process
 from gateway.devstack.child_process import Child
 from gateway.devstack.ports import PortReservation
+from tests.support import capture
+from tests.support.canaries import SECRET
 from tests.support.http_client import ADMIN, Answer, Client
 from tests.support.leaks import MARK_VARIABLE
 from tests.support.process_table import children_of
@@ -49,11 +51,29 @@ BASE_ENVIRONMENT: Final[Mapping[str, str]] = {
 }
 
 
+_NATS_ACCOUNTS: Final = (
+    "NATS_URL",
+    "NATS_USER",
+    "NATS_PASSWORD",
+    "NATS_TOKEN",
+    "NATS_CREDENTIALS",
+    "NATS_TLS",
+)
+
+
+def _named(environment: Mapping[str, str | None], *prefixes: str) -> bool:
+    """Whether a test sets any variable that begins so itself."""
+    return any(name.startswith(prefixes) for name in environment)
+
+
 class GatewayProcess:
     """One gateway on a free port that stays reserved; dies with the tests whatever happens.
 
     ``environment`` is laid over `BASE_ENVIRONMENT`; a value of None takes a variable away. ``start`` waits
     for ``/livez``, and for ``/readyz`` too unless told not to.
+
+    It has secrets that carry a canary, and what it prints, counts and records is searched for canaries
+    (`tests.support.capture`).
     """
 
     def __init__(
@@ -70,9 +90,26 @@ class GatewayProcess:
         self.command = command
         settings: dict[str, str | None] = dict(BASE_ENVIRONMENT)
         settings["GATEWAY_BIND"] = self._port.address
+        self._counts_in: Path | None = self.folder / "metrics"
         if nats_url is not None:
             settings["NATS_URL"] = nats_url
-        settings.update(environment or {})
+        given = environment or {}
+        # A server that asks for no credentials takes any.
+        if nats_url is not None and "@" not in nats_url and not _named(given, *_NATS_ACCOUNTS):
+            settings.update(NATS_USER="gateway", NATS_PASSWORD=SECRET)
+        if not _named(given, "AUTH_MODE", "JWT_"):
+            settings["JWT_SECRET"] = SECRET  # kept, and of no use where callers come by headers
+        self._capture = capture.present
+        self._owner = capture.present_test()
+        self._exports = self._capture is not None and not _named(given, "OTEL_")
+        if self._capture is not None and self._exports:
+            settings.update(self._capture.exporting())
+        if _named(given, "PROMETHEUS_MULTIPROC_DIR", "TMPDIR"):
+            counts_in = given.get("PROMETHEUS_MULTIPROC_DIR") or given.get("TMPDIR")
+            self._counts_in = None if counts_in is None else Path(counts_in)
+        else:
+            settings["PROMETHEUS_MULTIPROC_DIR"] = str(self._counts_in)
+        settings.update(given)
         self.environment = {name: value for name, value in settings.items() if value is not None}
         self._child: Child | None = None
 
@@ -127,7 +164,9 @@ class GatewayProcess:
 
     def terminate(self) -> None:
         """SIGTERM to the master, as a supervisor does; returns at once (see `wait`)."""
-        self._running_child().send_signal(signal.SIGTERM)
+        child = self._running_child()
+        self._show_metrics()
+        child.send_signal(signal.SIGTERM)
 
     def wait(self, timeout: float = GENEROUS_SECONDS) -> int:
         """The exit code, once it has ended. Fails after ``timeout`` seconds."""
@@ -142,12 +181,15 @@ class GatewayProcess:
     def kill(self) -> None:
         """SIGKILL to the master and its workers."""
         if self._child is not None:
+            self._show_metrics()
             child_process.kill(self._child)
 
     def close(self) -> None:
         """End it in order (SIGKILL if it does not), give the port back, remove its folder."""
         if self._child is not None:
+            self._show_metrics()
             child_process.terminate(self._child, timeout=GENEROUS_SECONDS)
+        self._show_log()
         self._port.close()
         self._folder.cleanup()
 
@@ -229,6 +271,16 @@ class GatewayProcess:
             f"{path} is not 200 after {timeout} s (last: {last});"
             f" the gateway's output ends:\n{self.output_tail()}"
         )
+
+    def _show_metrics(self) -> None:
+        """To the capture, while they are there: a gateway that ends in order takes them along."""
+        if self._capture is not None and self._counts_in is not None:
+            self._capture.saw_metric_files(self._counts_in, self._owner)
+
+    def _show_log(self) -> None:
+        in_order = self._child is not None and self._child.poll() == 0 and self._exports
+        if self._capture is not None:
+            self._capture.saw_log(self.output().encode(), self._owner, in_order=in_order)
 
     def _running_child(self) -> Child:
         assert self._child is not None and self._child.poll() is None, (

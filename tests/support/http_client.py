@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
+from tests.support.canaries import HEADERS as CANARIES
+
 #: What an authenticating proxy sets in AUTH_MODE=headers.
 ADMIN: Final[Mapping[str, str]] = {"X-Tenant-ID": "acme", "X-Role": "admin"}
 
@@ -97,7 +99,8 @@ class Client:
         """
         given = _pairs(headers)
         named = {name.lower() for name, _ in given}
-        sent = [pair for pair in self.headers.items() if pair[0].lower() not in named] + given
+        own = {**CANARIES, **self.headers}
+        sent = [pair for pair in own.items() if pair[0].lower() not in named] + given
         connection = self._connection
         started = time.monotonic()
         try:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from gateway.devstack import child_process
 from gateway.devstack.child_process import Child
 from gateway.devstack.nats_server import NatsServer
+from tests.support import capture
 from tests.support.gateway_process import REPOSITORY
 from tests.support.scripted_router import DECIDE_SUBJECT
 from tests.support.waiting import wait_until
@@ -56,6 +57,7 @@ class ReferenceRouter:
     def close(self) -> None:
         if self._child is not None:
             child_process.terminate(self._child, timeout=5.0)
+            capture.saw_output(self.output())
         self._folder.cleanup()
 
     def output(self) -> str:

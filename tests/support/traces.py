@@ -14,6 +14,7 @@ from gateway.devstack.nats_server import NatsServer
 from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver, Protocol
 from gateway.telemetry.tracing.otlp.spans import Span
 from tests.integration.devstack.processes import ServiceProcess
+from tests.support import capture
 from tests.support.gateway_process import GatewayProcess
 from tests.support.reference_router import ReferenceRouter
 from tests.support.waiting import GENEROUS_SECONDS
@@ -92,6 +93,7 @@ def traced(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="worker-")))
             stack.enter_context(ServiceProcess("worker", nats, folder, sending))
         yield Traced(gateway, nats, receiver)
+        capture.saw_spans(receiver.spans())
 
 
 def sending_to(receiver: OtlpReceiver) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Final, Self
 from gateway.devstack import child_process
 from gateway.devstack.child_process import Child
 from gateway.devstack.nats_server import NatsServer
+from tests.support import capture
 from tests.support.waiting import wait_until
 
 REPOSITORY: Final = Path(__file__).resolve().parents[3]
@@ -83,3 +84,4 @@ class ServiceProcess:
         trace: TracebackType | None,
     ) -> None:
         self.terminate()
+        capture.saw_output(self.output())

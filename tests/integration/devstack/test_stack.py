@@ -20,6 +20,7 @@ import pytest
 from gateway.devstack import child_process
 from gateway.devstack.child_process import Child
 from tests.integration.devstack.processes import REPOSITORY, environment
+from tests.support import capture
 from tests.support.nats_session import NatsSession
 from tests.support.process_table import children_of, command_of, is_alive
 from tests.support.waiting import wait_until
@@ -94,6 +95,7 @@ class DevStack:
         trace: TracebackType | None,
     ) -> None:
         child_process.terminate(self.child, ENDS_WITHIN_SECONDS)
+        capture.saw_devstack(self.output())
 
 
 @pytest.fixture
