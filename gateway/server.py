@@ -127,6 +127,11 @@ class _WholeAnswers:
             head, self._head = self._head, None
             self._plain.sendall(head + content)
 
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """See ``socket.socket``; a body that the kernel reads from a file comes after its head, too."""
+        self.flush()
+        return self._plain.sendfile(file, offset, count)
+
     def flush(self) -> None:
         """Send what is held back: of an answer without a body. Raises OSError."""
         if self._head:
