@@ -83,28 +83,39 @@ _STAY_MS: Final = 10
 
 
 _HEAD_START_SECONDS: Final = 0.001
-"""How long a worker that has more connections than another leaves a new one to it."""
+_HEAD_STARTS: Final = 5
+"""How long, and how often, a worker that has more connections than another leaves a new one to it."""
 
 
 class _Shares:
     """How many connections each worker of this master has. Made before the fork, in memory that all of them share."""
 
     _SLOTS: Final = 256
+    _HEARD_OF_SECONDS: Final = 2
+    """A worker says something every second; one that does not, hangs, and nothing is left to it."""
 
     def __init__(self) -> None:
-        self._counts = memoryview(mmap.mmap(-1, 4 * self._SLOTS)).cast("I")
+        shared = memoryview(mmap.mmap(-1, 2 * 8 * self._SLOTS)).cast("Q")
+        self._connections, self._told_at = shared[: self._SLOTS], shared[self._SLOTS :]
 
     def tell(self, age: int, connections: int) -> None:
-        """Of the worker of that age (its number, by gunicorn). A worker that lives has one more than none."""
-        self._counts[age % self._SLOTS] = connections + 1
+        """Of the worker of that age (its number, by gunicorn)."""
+        slot = age % self._SLOTS
+        self._connections[slot] = connections
+        self._told_at[slot] = int(time.monotonic())
 
     def forget(self, age: int) -> None:
         """The worker of that age is gone."""
-        self._counts[age % self._SLOTS] = 0
+        self._told_at[age % self._SLOTS] = 0
 
     def somebody_has_fewer(self, connections: int) -> bool:
         """Whether a worker that lives has fewer connections than this."""
-        return any(0 < count <= connections for count in self._counts)
+        since = int(time.monotonic()) - self._HEARD_OF_SECONDS
+        return any(
+            told_at >= since and has < connections
+            for has, told_at in zip(self._connections, self._told_at, strict=True)
+            if told_at
+        )
 
 
 shares: Final = _Shares()
@@ -168,9 +179,13 @@ class Worker(ThreadWorker):
         self._stays = threading.BoundedSemaphore(max(1, self.cfg.threads // 2))
 
     def accept(self, listener: Any) -> None:
-        """Take a new connection; let one that has fewer of them go first."""
-        if shares.somebody_has_fewer(self.nr_conns):
+        """Take a new connection, unless a worker that has fewer of them does."""
+        for _ in range(_HEAD_STARTS):
+            if not shares.somebody_has_fewer(self.nr_conns):
+                break
             time.sleep(_HEAD_START_SECONDS)
+            if not _can_be_read(listener, 0):
+                return
         super().accept(listener)
         shares.tell(self.age, self.nr_conns)
 
@@ -206,9 +221,7 @@ class Worker(ThreadWorker):
         if not self._stays.acquire(blocking=False):
             return False
         try:
-            poll = select.poll()
-            poll.register(conn.sock, select.POLLIN)
-            return bool(poll.poll(_STAY_MS))
+            return _can_be_read(conn.sock, _STAY_MS)
         finally:
             self._stays.release()
 
@@ -230,3 +243,9 @@ class Worker(ThreadWorker):
             util.write_nonblock(client, content)
         except OSError:
             _log.debug("a refused client did not wait for its answer")
+
+
+def _can_be_read(sock: Any, timeout_ms: int) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(timeout_ms))
