@@ -76,6 +76,10 @@ class RequestContext:
         """The principal's tenant. Raises RuntimeError before authentication."""
         return self.caller.tenant_id
 
+    def of(self, principal: Principal) -> Self:
+        """The same, of this caller."""
+        return replace(self, principal=principal)
+
     def with_deadline_from_now(self) -> Self:
         """The same with its whole time ahead: for when the body has arrived at last."""
         return replace(self, deadline=time.monotonic() + self.timeout_seconds)

@@ -26,6 +26,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from flask import Flask, Request, Response, current_app, g, request
+from flask.globals import request_ctx
 from opentelemetry import trace
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -102,12 +103,14 @@ class Door:
         trace_id_wanted.set(trace_id)
         given_request = headers.get("X-Request-ID")
         valid_request = given_request is not None and ctx.ID_PATTERN.fullmatch(given_request)
-        timeout_seconds, g.bad_header = self._timeout(headers.get("X-Request-Timeout-Ms"))
+        timeout_seconds, notes.bad_header = self._timeout(headers.get("X-Request-Timeout-Ms"))
         if given_trace is not None and trace_id is None:
-            g.bad_header = "X-Trace-ID must be 32 hex digits (not all zero) or a UUIDv4"
+            notes.bad_header = "X-Trace-ID must be 32 hex digits (not all zero) or a UUIDv4"
         if given_request is not None and not valid_request:
-            g.bad_header = "X-Request-ID must be 1 to 128 printable ASCII characters without blanks"
-        g.context = RequestContext(
+            notes.bad_header = (
+                "X-Request-ID must be 1 to 128 printable ASCII characters without blanks"
+            )
+        notes.context = RequestContext(
             request_id=given_request if valid_request and given_request else ctx.new_request_id(),
             trace_id=trace_id or "",
             trace_id_given=trace_id is not None,
@@ -117,64 +120,65 @@ class Door:
         )
 
     def _enter(self) -> None:
-        context: RequestContext = g.context
+        notes, asked = g._get_current_object(), request_ctx.request
+        context: RequestContext = notes.context
         if not context.trace_id:
             context = replace(context, trace_id=current_trace_id() or ctx.new_trace_id())
-            g.context = context
-        if request.endpoint in PROBES:
+            notes.context = context
+        if asked.endpoint in PROBES:
             return
-        span = trace.get_current_span()
         # Before anything can refuse: refused requests are looked for by their phase, too.
-        span.set_attribute("cp_phase", context.cp_phase)
-        g.limit_headers |= self._limits.check_global()
-        g.inside = self._gate.enter()
-        if not g.inside:
+        trace.get_current_span().set_attribute("cp_phase", context.cp_phase)
+        notes.limit_headers |= self._limits.check_global()
+        notes.inside = self._gate.enter()
+        if not notes.inside:
             raise GatewayError(
                 ErrorCode.OVERLOADED, "This worker is at its limit of requests at work; try again."
             )
-        if request.routing_exception is not None or OPEN_BLUEPRINTS & {*request.blueprints}:
+        if asked.routing_exception is not None or OPEN_BLUEPRINTS & {*asked.blueprints}:
             return
-        self._admit(context)
-        if g.bad_header is not None:
-            raise invalid_request(g.bad_header + ".")
+        self._admit(context, notes, asked)
+        if notes.bad_header is not None:
+            raise invalid_request(notes.bad_header + ".")
 
     def _answer(self, response: Response) -> Response:
-        context: RequestContext = g.context
+        notes, asked = g._get_current_object(), request_ctx.request
+        context: RequestContext = notes.context
         response.headers["X-Request-ID"] = context.request_id
         response.headers["X-Trace-ID"] = context.trace_id
-        response.headers.update(g.limit_headers)
-        if not g.body_is_read and _may_be_long(request):
+        response.headers.update(notes.limit_headers)
+        if not notes.body_is_read and _may_be_long(asked):
             server.close_after_answer()
-        seconds = time.monotonic() - g.arrived_at
-        route = request.url_rule.rule if request.url_rule is not None else "none"
-        method = metrics.method_label(request.method)
+        seconds = time.monotonic() - notes.arrived_at
+        route = asked.url_rule.rule if asked.url_rule is not None else "none"
+        method = metrics.method_label(asked.method)
         status = response.status_code
         metrics.CP_REQUESTS.labels(context.cp_phase, route, method, str(status)).inc()
         metrics.CP_LATENCY.labels(context.cp_phase, route, method).observe(seconds)
-        error: GatewayError | None = g.error
+        error: GatewayError | None = notes.error
         if error is not None:
             metrics.ERRORS.labels(error.error_type, error.code).inc()
         http_spans.describe(context, error)
-        self._log(response, route, method)
+        self._log(response, route, method, notes, asked)
         return response
 
-    def _log(self, response: Response, route: str, method: str) -> None:
-        context, error, arrived_at = g.context, g.error, g.arrived_at
+    def _log(self, response: Response, route: str, method: str, notes: Any, asked: Request) -> None:
+        context, error, arrived_at = notes.context, notes.error, notes.arrived_at
         fields = {
             "tenant": context.tenant_id,
             "key": context.principal.key_prefix if context.principal else None,
             "request_id": context.request_id,
             "trace_id": context.trace_id,
             "cp_phase": context.cp_phase,
-            "sticky": g.sticky,
-            "replayed": g.replayed,
+            "sticky": notes.sticky,
+            "replayed": notes.replayed,
             "error_type": error and error.error_type,
             "error_code": error and error.code,
-            "request_bytes": request.content_length,
+            "request_bytes": asked.content_length,
             "response_bytes": response.content_length,
-            "client_address": request.remote_addr if self._settings.log_client_address else None,
+            "client_address": asked.remote_addr if self._settings.log_client_address else None,
         }
-        is_probe = request.endpoint in PROBES
+        is_probe = asked.endpoint in PROBES
 
         def write() -> None:
             access_log.write(
@@ -199,15 +203,15 @@ class Door:
 
     # -- their details --------------------------------------------------------------------------------
 
-    def _admit(self, context: RequestContext) -> None:
-        required = required_by(current_app.view_functions[request.endpoint or ""])
-        headers, peer = request.headers, request.remote_addr or ""
+    def _admit(self, context: RequestContext, notes: Any, asked: Request) -> None:
+        required = required_by(current_app.view_functions[asked.endpoint or ""])
+        headers, peer = asked.headers, asked.remote_addr or ""
         principal = self._admission.identify(headers, peer, context.deadline, basic=required.basic)
-        g.context = replace(context, principal=principal)
+        notes.context = context.of(principal)
         trace.get_current_span().set_attribute("tenant_id", principal.tenant_id)
-        g.limit_headers |= self._limits.check_tenant(principal.tenant_id)
+        notes.limit_headers |= self._limits.check_tenant(principal.tenant_id)
         admitted = self._admission.admit(principal, headers, required.permission, context.deadline)
-        g.context = replace(context, principal=admitted)
+        notes.context = context.of(admitted)
 
     def _timeout(self, header: str | None) -> tuple[float, str | None]:
         """The request's time in seconds, and what is wrong with the header if something is."""

@@ -23,7 +23,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from gateway import windows
 from gateway.cores import Cores
-from gateway.server import shares
+from gateway.server import turns
 from gateway.settings import Settings
 from gateway.telemetry.logging import otel_lines
 from gateway.telemetry.logging.setup import config_dict
@@ -172,7 +172,7 @@ def worker_exit(server: Arbiter, worker: ThreadWorker) -> None:
 
 def child_exit(server: Arbiter, worker: ThreadWorker) -> None:
     """Fold what workers that are gone have counted, and give their places to others."""
-    shares.forget(worker.age)
+    turns.forget(worker.age)
     _cores.release(worker.age)
     assert _metric_files is not None
     try:

@@ -84,41 +84,56 @@ _STAY_MS: Final = 10
 
 _HEAD_START_SECONDS: Final = 0.001
 _HEAD_STARTS: Final = 5
-"""How long, and how often, a worker that has more connections than another leaves a new one to it."""
+"""How long, and how often, a worker leaves a new connection to one whose turn it is."""
 
 
-class _Shares:
-    """How many connections each worker of this master has. Made before the fork, in memory that all of them share."""
+class _Turns:
+    """How many connections each worker of this master has taken. Made before the fork, in memory that all share.
+
+    They take turns: one that has taken more than another leaves the next one to it for a moment. By turns and not by
+    the connections that are open now, since an idle one is no work.
+    """
 
     _SLOTS: Final = 256
     _HEARD_OF_SECONDS: Final = 2
     """A worker says something every second; one that does not, hangs, and nothing is left to it."""
+    _MOST_BEHIND: Final = 64
+    """One that is further behind is too busy to take its turns; who waits for it only loses time."""
 
     def __init__(self) -> None:
-        shared = memoryview(mmap.mmap(-1, 2 * 8 * self._SLOTS)).cast("Q")
-        self._connections, self._told_at = shared[: self._SLOTS], shared[self._SLOTS :]
+        shared = memoryview(mmap.mmap(-1, 3 * 8 * self._SLOTS)).cast("Q")
+        slots = self._SLOTS
+        self._taken, self._open = shared[:slots], shared[slots : 2 * slots]
+        self._told_at = shared[2 * slots :]
 
-    def tell(self, age: int, connections: int) -> None:
-        """Of the worker of that age (its number, by gunicorn)."""
+    def tell(self, age: int, taken: int, connections: int) -> None:
+        """Of the worker of that age (its number, by gunicorn): how many it has taken, and has now."""
         slot = age % self._SLOTS
-        self._connections[slot] = connections
+        self._taken[slot], self._open[slot] = taken, connections
         self._told_at[slot] = int(time.monotonic())
 
     def forget(self, age: int) -> None:
         """The worker of that age is gone."""
         self._told_at[age % self._SLOTS] = 0
 
-    def somebody_has_fewer(self, connections: int) -> bool:
-        """Whether a worker that lives has fewer connections than this."""
-        since = int(time.monotonic()) - self._HEARD_OF_SECONDS
-        return any(
-            told_at >= since and has < connections
-            for has, told_at in zip(self._connections, self._told_at, strict=True)
-            if told_at
-        )
+    def begin(self) -> int:
+        """What a new worker begins with: behind the others by what they have kept, so that it gets as many."""
+        living = self._living()
+        if not living:
+            return 0
+        kept = sum(self._open[slot] for slot in living) // len(living)
+        return max(0, max(self._taken[slot] for slot in living) - min(kept, self._MOST_BEHIND))
+
+    def is_somebody_elses(self, taken: int) -> bool:
+        """Whether the next connection is for another worker than one that has taken so many."""
+        return any(0 < taken - self._taken[slot] <= self._MOST_BEHIND for slot in self._living())
+
+    def _living(self) -> list[int]:
+        since = max(1, int(time.monotonic()) - self._HEARD_OF_SECONDS)
+        return [slot for slot, told_at in enumerate(self._told_at) if told_at >= since]
 
 
-shares: Final = _Shares()
+turns: Final = _Turns()
 
 
 class _WholeAnswers:
@@ -175,23 +190,26 @@ class Worker(ThreadWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._taken = turns.begin()
         # Half of the threads are never kept waiting, so that a request finds one at once.
         self._stays = threading.BoundedSemaphore(max(1, self.cfg.threads // 2))
 
     def accept(self, listener: Any) -> None:
-        """Take a new connection, unless a worker that has fewer of them does."""
+        """Take a new connection, unless a worker does whose turn it is."""
         for _ in range(_HEAD_STARTS):
-            if not shares.somebody_has_fewer(self.nr_conns):
+            if not turns.is_somebody_elses(self._taken):
                 break
             time.sleep(_HEAD_START_SECONDS)
             if not _can_be_read(listener, 0):
                 return
+        before = self.nr_conns
         super().accept(listener)
-        shares.tell(self.age, self.nr_conns)
+        self._taken += self.nr_conns - before
+        turns.tell(self.age, self._taken, self.nr_conns)
 
     def wait_for_and_dispatch_events(self, timeout: Any) -> None:
         """Wait for what comes next, and say how many connections there are."""
-        shares.tell(self.age, self.nr_conns)
+        turns.tell(self.age, self._taken, self.nr_conns)
         super().wait_for_and_dispatch_events(timeout)
 
     def handle(self, conn: Any) -> Any:

@@ -86,6 +86,24 @@ def test_the_workers_share_connections_evenly() -> None:
     assert min(shares) >= CONNECTIONS // 4, shares
 
 
+def test_clients_that_keep_no_connection_are_shared_out_too() -> None:
+    with running("single-requests", {"WEB_CONCURRENCY": str(WORKERS)}) as started:
+        wait_until(lambda: started.nats.varz()["connections"] == WORKERS)
+        workers = started.gateway.workers()
+        before = {worker: cpu_ticks(worker) for worker in workers}
+        for _ in range(400):
+            with started.gateway.client() as client:
+                assert client.get("/openapi.json").status == 200
+        spent = [cpu_ticks(worker) - before[worker] for worker in workers]
+    assert min(spent) >= sum(spent) / 5, spent
+
+
+def cpu_ticks(pid: int) -> int:
+    """The processor time that a process has used, in hundredths of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
 def open_sockets(pid: int) -> int:
     """How many sockets a process has open."""
     found = 0

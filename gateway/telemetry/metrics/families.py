@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Final, Literal
+from typing import Any, Final, Literal, Self
 
 from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
 from gateway.telemetry.metrics.files import count_in_memory, of_this_worker
 
@@ -56,6 +57,35 @@ class Family:
             yield from product(*(label.values for label in self.labels))
 
 
+class _Remembering(MetricWrapperBase):
+    """Finds a child that it has found before without looking at its labels again: a dozen times a request."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._found: dict[tuple[object, ...], Self] = {}
+
+    def labels(self, *values: object, **named: object) -> Self:
+        """See ``prometheus_client``; values are texts."""
+        child = self._found.get(values) if not named else None
+        if child is None:
+            child = super().labels(*values, **named)
+            if not named:
+                self._found[values] = child
+        return child
+
+
+class _Counter(_Remembering, Counter):
+    pass
+
+
+class _Gauge(_Remembering, Gauge):
+    pass
+
+
+class _Histogram(_Remembering, Histogram):
+    pass
+
+
 class Section:
     """A chapter of the metrics: families are declared through it and listed in their order."""
 
@@ -65,13 +95,13 @@ class Section:
 
     def counter(self, name: str, meaning: str, worry: str, *labels: Label) -> Counter:
         """Declare a counter; its name ends in ``_total``."""
-        metric = Counter(name, meaning, _names(labels))
+        metric = _Counter(name, meaning, _names(labels))
         self.families.append(Family(name, "counter", labels, meaning, worry, metric))
         return metric
 
     def gauge(self, name: str, meaning: str, worry: str, *labels: Label, merging: Merging) -> Gauge:
         """Declare a gauge of what is now."""
-        metric = Gauge(name, meaning, _names(labels), multiprocess_mode=merging)
+        metric = _Gauge(name, meaning, _names(labels), multiprocess_mode=merging)
         self.families.append(Family(name, "gauge", labels, meaning, worry, metric))
         return metric
 
@@ -79,7 +109,7 @@ class Section:
         self, name: str, meaning: str, worry: str, *labels: Label, buckets: Sequence[float]
     ) -> Histogram:
         """Declare a histogram; its name ends in its unit."""
-        metric = Histogram(name, meaning, _names(labels), buckets=buckets)
+        metric = _Histogram(name, meaning, _names(labels), buckets=buckets)
         self.families.append(Family(name, "histogram", labels, meaning, worry, metric))
         return metric
 

@@ -107,9 +107,13 @@ def discreet(span: ReadableSpan) -> ReadableSpan:
 
 
 def _allowed(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not attributes:
+        return {}
+    # The SDK's own mapping takes a lock for every name that it is asked for; its copy is a plain one.
+    given: dict[str, Any] = attributes.copy() if hasattr(attributes, "copy") else dict(attributes)
     return {
         name: _REDACTOR.text(value) if name in _GIVEN and _REDACTOR.concerns(value) else value
-        for name, value in (attributes or {}).items()
+        for name, value in given.items()
         if name in ATTRIBUTES
     }
 

@@ -7,14 +7,16 @@ caller's trace context is continued all the same.
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from contextvars import Token
-from typing import Final
+from typing import Any, Final
 
 from flask import Flask, Request, g, request
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util import types
 
 from gateway.context import RequestContext
 from gateway.errors import GatewayError
@@ -33,11 +35,13 @@ def install(app: Flask, tracing: Tracing) -> None:
     from opentelemetry.instrumentation.flask import FlaskInstrumentor
     from opentelemetry.metrics import NoOpMeterProvider
 
+    from gateway.telemetry.tracing.discretion import ATTRIBUTES
+
     app.request_class = _TracedRequest
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
     FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
         app,
-        tracer_provider=tracing.provider,
+        tracer_provider=_Sparing(tracing.provider, ATTRIBUTES),
         meter_provider=NoOpMeterProvider(),
         excluded_urls=_UNTRACED,
         enable_commenter=False,
@@ -60,6 +64,43 @@ def describe(context: RequestContext, error: GatewayError | None) -> None:
         span.set_attribute("idempotency.replayed", True)
         if g.first_span is not None:
             link_to(g.first_span)
+
+
+class _Sparing(trace.TracerProvider):
+    """Has the instrumentation record what may leave (`gateway.telemetry.tracing.discretion`), and that once.
+
+    It sets every attribute that it finds twice, when the span starts and again, each time under the span's lock; and
+    most of them (addresses, ports, the user agent) are left out when the span is sent.
+    """
+
+    def __init__(self, provider: trace.TracerProvider, kept: Container[str]) -> None:
+        self._provider = provider
+        self._kept = kept
+
+    def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
+        """See `opentelemetry.trace.TracerProvider`."""
+        return _SparingTracer(self._provider.get_tracer(*args, **kwargs), self._kept)
+
+
+class _SparingTracer(trace.NoOpTracer):
+    def __init__(self, tracer: trace.Tracer, kept: Container[str]) -> None:
+        self._tracer = tracer
+        self._kept = kept
+
+    def start_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: trace.SpanKind = trace.SpanKind.INTERNAL,
+        attributes: types.Attributes = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> trace.Span:
+        """See `opentelemetry.trace.Tracer`. Takes ``attributes`` from the caller, who would set them again."""
+        kept = {key: value for key, value in (attributes or {}).items() if key in self._kept}
+        if isinstance(attributes, dict):
+            attributes.clear()
+        return self._tracer.start_span(name, context, kind, kept, *args, **kwargs)
 
 
 class _TracedRequest(Request):
