@@ -14,7 +14,7 @@ FINGERPRINT := cksum $(INPUTS)
 GROOVY_LINT := 16.2.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test smoke clients browser deploy-check faults guards readiness lint jenkins-lint audit lock clean
+.PHONY: help setup run test smoke clients browser deploy-check bench bench-full bench-check faults guards readiness lint jenkins-lint audit lock clean
 .SUFFIXES:
 
 help: ## Show this list
@@ -44,6 +44,16 @@ browser: $(STAMP) ## Open /status and /docs in a real browser
 
 deploy-check: $(STAMP) ## Check deploy/ with the real nginx, Prometheus, systemd and bubblewrap, and the packages
 	$(BIN)/pytest -n 2 --dist loadfile tests/deploy $(ARGS)
+
+# wrk is Debian's; reports/bench.md says what was met. One target in one minute: make bench ARGS="--only decide --rounds 1"
+bench: $(STAMP) ## Measure against FastAPI, Flask and bare NATS (15 minutes; a machine that does nothing else)
+	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-full: $(STAMP) ## The same with more connections and loads; goes on from where it was interrupted
+	$(BIN)/python -m tests.bench --full --resume $(ARGS)
+
+bench-check: $(STAMP) ## See that what the bench measures still starts and answers
+	$(BIN)/pytest tests/bench $(ARGS)
 
 faults: $(STAMP) ## Kill and freeze what can be, at every moment (12 minutes; needs faketime)
 	$(BIN)/pytest tests/faults

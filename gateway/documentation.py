@@ -1,4 +1,4 @@
-"""Documents that are made from declarations, so that they cannot lie: settings, metrics, traces, the NATS account.
+"""Documents that are made from declarations, so that they cannot lie: settings, metrics, traces, NATS.
 
 `documents` renders them; ``beamline-gateway docs`` writes them into ``docs/`` and ``--check`` compares. A test does
 the same, so that a declaration and its document change together.
@@ -12,7 +12,12 @@ from typing import Final
 
 from marshmallow import ValidationError
 
-from gateway import documentation_metrics, documentation_nats, documentation_traces
+from gateway import (
+    documentation_metrics,
+    documentation_nats,
+    documentation_subjects,
+    documentation_traces,
+)
 from gateway.environment import CommaList, Variable
 from gateway.settings import variables
 
@@ -56,6 +61,8 @@ def documents() -> dict[str, str]:
         "NATS_ACCOUNT.md": documentation_nats.render(
             _GENERATED, login="\n".join(_table([v for v in variables() if v.name in _LOGIN]))
         ),
+        "NATS_SUBJECTS.md": documentation_subjects.subjects(_GENERATED),
+        "ARCHITECTURE/PROTO_NATS_MAPPING.md": documentation_subjects.mapping(_GENERATED),
         "TRACES.md": documentation_traces.render(_GENERATED),
     }
 
@@ -64,7 +71,9 @@ def write(folder: Path) -> list[Path]:
     """Write the documents that differ; the files written. Raises OSError."""
     stale = outdated(folder)
     for path in stale:
-        path.write_text(documents()[path.name], encoding="utf-8")
+        path.parent.mkdir(exist_ok=True)
+        text = documents()[path.relative_to(folder).as_posix()]
+        path.write_text(text, encoding="utf-8")
     return stale
 
 

@@ -1,0 +1,112 @@
+"""Every document: its links lead somewhere, what it names exists, and what exists is named where it belongs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from bridge import BucketSpec, StreamSpec
+from gateway.app import bridge_config
+from gateway.documentation_subjects import MAPPED
+from gateway.settings import Settings, variables
+from gateway.telemetry.metrics import declarations
+
+ROOT: Final = Path(__file__).parents[3]
+SUBJECTS: Final = (ROOT / "docs" / "NATS_SUBJECTS.md").read_text()
+MAPPING: Final = (ROOT / "docs" / "ARCHITECTURE" / "PROTO_NATS_MAPPING.md").read_text()
+SETTINGS: Final = Settings.from_environ({"APIKEYS_SOURCE": "bucket", "ROLES_SOURCE": "bucket"})
+_CODE: Final = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
+
+
+def all_documents() -> list[Path]:
+    """The Markdown files that belong to the product, as git has them, or as they lie here."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = listed.stdout.split() if listed.returncode == 0 else []
+    return sorted(ROOT / name for name in names) or sorted(ROOT.glob("docs/**/*.md"))
+
+
+def links(document: Path) -> Iterator[str]:
+    """The relative links of a document outside of its code."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", _CODE.sub("", document.read_text())):
+        if not re.match(r"[a-z]+:", target):
+            yield target
+
+
+def anchors(document: Path) -> set[str]:
+    """What its headings can be linked to by."""
+    headings = re.findall(r"^#+ +(.+)$", _CODE.sub("", document.read_text()), re.MULTILINE)
+    slugs = (re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)
+    return set(slugs)
+
+
+@pytest.mark.parametrize("document", all_documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_its_links_lead_somewhere(document: Path) -> None:
+    for link in links(document):
+        name, _, anchor = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        assert target.exists(), f"{link}: there is no such file"
+        if anchor and target.suffix == ".md" and not re.fullmatch(r"L\d+(-L\d+)?", anchor):
+            assert anchor in anchors(target), f"{link}: there is no such heading"
+
+
+def test_there_are_documents() -> None:
+    names = {path.name for path in all_documents()}
+    assert names >= {"README.md", "VISION.md", "API_CONTRACTS.md", "NATS_SUBJECTS.md"}
+
+
+@pytest.mark.parametrize("document", all_documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_it_names_no_metric_that_there_is_not(document: Path) -> None:
+    """A histogram's series have names of their own; rules record some under names with a colon."""
+    families = {family.name for section in declarations.SECTIONS for family in section.families}
+    known = families | {
+        f"{name}{end}" for name in families for end in ("_bucket", "_sum", "_count")
+    }
+    text = document.read_text()
+    named = set(re.findall(r"\bbeamline_gateway_[a-z_]+[a-z](?![a-z_:*])\b", text))
+    assert {name for name in named if name not in known and not name.endswith("_")} <= _NO_METRICS
+
+
+_NO_METRICS: Final = {"beamline_gateway_build"}
+
+
+@pytest.mark.parametrize("stream", bridge_config(SETTINGS).streams, ids=lambda s: s.name)
+def test_a_stream_and_its_subjects_are_in_the_page_of_subjects(stream: StreamSpec) -> None:
+    assert f"| `{stream.name}` |" in SUBJECTS
+    for subject in stream.subjects:
+        assert f"`{subject}`" in SUBJECTS
+
+
+@pytest.mark.parametrize("bucket", bridge_config(SETTINGS).buckets, ids=lambda b: b.name)
+def test_a_bucket_is_in_the_page_of_subjects(bucket: BucketSpec) -> None:
+    assert f"| `{bucket.name}` |" in SUBJECTS
+
+
+def test_the_page_of_subjects_names_no_variable_that_there_is_not() -> None:
+    declared = {variable.name for variable in variables()}
+    named = set(
+        re.findall(r"\b(?:NATS|GATEWAY|USAGE|CAF|ROUTER|ENABLE|DLQ|EXEC)_[A-Z_]+\b", SUBJECTS)
+    )
+    assert named - declared <= {"NATS_SUBJECTS", "NATS_ACCOUNT", "PROTO_NATS_MAPPING"}
+
+
+@pytest.mark.parametrize(
+    ("title", "how", "schema", "rules"), MAPPED, ids=lambda part: str(part)[:40]
+)
+def test_each_field_of_a_request_has_a_row_and_each_rule_a_field(
+    title: str, how: str, schema: object, rules: dict[str, str]
+) -> None:
+    fields = set(schema.fields)  # type: ignore[attr-defined]
+    section = MAPPING.partition(f"## {title}")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == fields
+    assert rules.keys() <= fields
