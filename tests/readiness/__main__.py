@@ -32,16 +32,16 @@ PRODUCT: Final = ("bridge", "gateway")
 @click.option("--complete", "only_complete", is_flag=True, help="Write tables and lines alone.")
 def main(reports: Path, document: Path, run: bool, write: bool, only_complete: bool) -> None:
     """Compare the readiness document with the JUnit files of the last run."""
-    text = document.read_text(encoding="utf-8")
     try:
+        if run:
+            _run(claims(document.read_text(encoding="utf-8")), reports)
+        text = document.read_text(encoding="utf-8")
         claimed = claims(text)
         completed = complete(text)
         if only_complete:
             document.write_text(completed, encoding="utf-8")
             return
         said = status(text)
-        if run:
-            _run(claimed, reports)
         findings = _findings(claimed, reports)
         now = sentence(claimed, findings)
         made = complete(text, said=now)
