@@ -113,5 +113,7 @@ def test_the_traffic_of_a_phase_is_seen_as_the_readiness_document_says(devstack:
     commands = [text for kind, text in BLOCK.findall(READINESS.read_text()) if kind == "sh"]
     send, look = commands
     assert '"emitted":true' in _paste(send, devstack, f"{int(time.time())}003")
-    [series] = [line for line in _paste(look, devstack, "").splitlines() if "/usage" in line]
-    assert 'status="202"' in series and float(series.split()[-1]) >= 1
+    # The README's own events may have been answered on this stack before, with 200.
+    seen = [line for line in _paste(look, devstack, "").splitlines() if "/usage" in line]
+    [series] = [line for line in seen if 'status="202"' in line]
+    assert float(series.split()[-1]) >= 1
