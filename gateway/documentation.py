@@ -63,6 +63,7 @@ def documents() -> dict[str, str]:
         ),
         "NATS_SUBJECTS.md": documentation_subjects.subjects(_GENERATED),
         "ARCHITECTURE/PROTO_NATS_MAPPING.md": documentation_subjects.mapping(_GENERATED),
+        "SCHEMAS.md": documentation_subjects.json_schemas(_GENERATED),
         "TRACES.md": documentation_traces.render(_GENERATED),
     }
 

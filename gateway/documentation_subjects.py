@@ -1,4 +1,4 @@
-"""docs/NATS_SUBJECTS.md and docs/ARCHITECTURE/PROTO_NATS_MAPPING.md: what is on the wire, made from what puts it there.
+"""docs/NATS_SUBJECTS.md, docs/ARCHITECTURE/PROTO_NATS_MAPPING.md and docs/SCHEMAS.md: what is on the wire.
 
 Streams, buckets, knobs and fields come from the declarations; what these cannot say (why, what follows) is text.
 """
@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from marshmallow import Schema, fields
 
-from gateway import schemas
+from gateway import openapi, schemas
 from gateway.app import bridge_config
+from gateway.json import dumps_readable
 from gateway.settings import Settings, variables
 
 _KNOBS: Final = (
@@ -116,6 +117,21 @@ def mapping(generated: str) -> str:
         result="\n".join(_fields(schemas.ExecResult(), _RESULT)),
     )
 
+
+def json_schemas(generated: str) -> str:
+    """docs/SCHEMAS.md: the schemas that validate, as ``/openapi.json`` has them."""
+    parts = ["# JSON schemas", "", generated, "", *_SCHEMAS_ARE, ""]
+    for name, schema in openapi.document()["components"]["schemas"].items():
+        written = dumps_readable(schema).decode().rstrip()
+        parts += [f"## {name}", "", "```json", written, "```", ""]
+    return "\n".join(parts)
+
+
+_SCHEMAS_ARE: Final = (
+    "Of every body that the gateway takes and gives (JSON Schema 2020-12), the same as in `/openapi.json` of a running",
+    "gateway, where they are beside their endpoints. Requests are strict: a field that is not here is refused by name,",
+    "and one that is absent is left out, never `null`. What a schema cannot say: [API_CONTRACTS.md](API_CONTRACTS.md).",
+)
 
 _RESULT: Final[Mapping[str, str]] = {
     "tenant_id": "the header's, else this: the tenant that is billed",
