@@ -8,6 +8,7 @@ begun, then the bridge and the exporter are closed, each within a bound.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -135,6 +136,10 @@ def post_worker_init(worker: ThreadWorker) -> None:
     bridge.wait_ready(_FIRST_CONNECT_SECONDS)
     vitals.start()
     app.extensions["beamline_gateway"].status.history.start()
+    # A full collection looks at all that was ever imported, and stops every request of the worker for 50 ms or more.
+    # What is there by now stays: it need not be looked at again.
+    gc.collect()
+    gc.freeze()
     _drain_on_sigterm(worker, app.extensions["beamline_gateway"].draining)
 
 
