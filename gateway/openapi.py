@@ -23,6 +23,7 @@ _ERRORS: Final[Mapping[int, str]] = {
     401: "No or no valid credentials.",
     403: "The caller may not do this, or names another's tenant.",
     404: "There is no such thing: a policy or extension of the Router, a result, an id.",
+    408: "The request did not arrive in time; nothing was done.",
     409: "The id was used for something else, or its first request is still at work.",
     413: "The body is too large.",
     415: "The body is not JSON.",
@@ -33,7 +34,7 @@ _ERRORS: Final[Mapping[int, str]] = {
     504: "No answer in time. `outcome_unknown`: it may have been stored; send the same request again.",
 }
 _EVERY_GET: Final = (400, 401, 403, 429, 500, 502, 503, 504)
-_EVERY_POST: Final = (*_EVERY_GET, 413, 415)
+_EVERY_POST: Final = (*_EVERY_GET, 408, 413, 415)
 _ONCE: Final = (*_EVERY_POST, 409)
 
 

@@ -4,6 +4,9 @@ A request line that is none, headers that are too large, a chunk without a size:
 a request that the application could see, with a page of HTML that repeats what was sent and a warning that holds it,
 credentials included. Here they get the contract's error body, a request id to be found by, and an access line.
 
+Clients that are slow or silent hold no thread: a connection waits for its first byte without one, a request has a
+bounded time to arrive (`gateway.arrival`), what is left of a refused one is not waited for.
+
 And it does with fewer hand-overs, each of which wakes a thread or a client. gunicorn gives a connection back to its
 main thread after every request, which waits for the next one and hands it to the pool again; it sends an answer's head
 and body apart. Here a thread stays with its connection for a moment, and an answer that is whole leaves at once.
@@ -17,10 +20,12 @@ from __future__ import annotations
 import logging
 import mmap
 import select
+import selectors
 import socket
 import threading
 import time
 from collections.abc import Mapping
+from functools import cached_property, partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -29,16 +34,20 @@ from gunicorn.http import errors as refusals
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.gthread import ThreadWorker
 
+from gateway.arrival import ArrivingSocket, TooSlow
+
 _log = logging.getLogger(__name__)
 _REFUSED: Final = "The request cannot be read as HTTP."
 
 _SENTENCES: Final = {
     HTTPStatus.REQUEST_URI_TOO_LONG: "The request line is too long.",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The headers are too many or too large.",
+    HTTPStatus.REQUEST_TIMEOUT: f"{TooSlow()}.",
     HTTPStatus.EXPECTATION_FAILED: "The expectation cannot be met.",
     HTTPStatus.NOT_IMPLEMENTED: "The transfer coding is not supported.",
 }
 _STATUS: Final[Mapping[type[Exception], HTTPStatus]] = {
+    TooSlow: HTTPStatus.REQUEST_TIMEOUT,
     refusals.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
     refusals.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     refusals.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
@@ -78,6 +87,8 @@ def close_after_answer() -> None:
         request.force_close()
 
 
+_DRAIN_SECONDS: Final = 0.1
+"""How long the rest of an answered request is waited for before its connection is closed."""
 _STAY_MS: Final = 10
 """How long a thread stays with a connection whose client may ask again at once."""
 
@@ -212,12 +223,62 @@ class Worker(ThreadWorker):
         turns.tell(self.age, self._taken, self.nr_conns)
         super().wait_for_and_dispatch_events(timeout)
 
+    @cached_property
+    def _read_seconds(self) -> float:
+        from gateway.runtime import EXTENSION
+
+        settings = self.wsgi.extensions[EXTENSION].settings  # type: ignore[attr-defined]
+        return float(settings.read_timeout_ms) / 1000
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Give a connection to a thread; a new one only when it has said something.
+
+        gunicorn has a thread wait five seconds for the first byte of each: a few silent clients would have them all.
+        """
+        if conn.initialized or conn.data_ready:
+            super().enqueue_req(conn)
+            return
+        conn.sock = ArrivingSocket.of(conn.sock, self._read_seconds)
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + max(self.cfg.keepalive, self._read_seconds)
+        self.pending_conns.append(conn)
+        readable = partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
+
+    def is_parent_alive(self) -> bool:
+        """Without a master there is no successor either: let go of the address at once, for the next master."""
+        alive = bool(super().is_parent_alive())
+        if not alive:
+            self.set_accept_enabled(False)
+            for listener in self.sockets:
+                listener.close()
+        return alive
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Called when the worker stops: connections that have said nothing yet are not waited for any longer either."""
+        super()._cap_keepalive(deadline)  # type: ignore[misc]  # not in the types that mypy knows
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout or deadline, deadline)
+
     def handle(self, conn: Any) -> Any:
         """Serve a request of a connection, and those that follow it at once."""
+        conn.sock.expect_request()
         kept = super().handle(conn)
         while kept is True and self._another_comes(conn):
+            conn.sock.expect_request()
             kept = super().handle(conn)
+        if not kept:
+            conn.sock.end(_DRAIN_SECONDS)
         return kept
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """Whether the connection can be used again: not if the rest of a refused body does not come at once. gunicorn
+        waits five seconds for it, in a thread.
+        """
+        if not keepalive:
+            return False
+        conn.sock.expect_rest(_DRAIN_SECONDS)
+        return bool(conn.parser.finish_body(deadline=time.monotonic() + _DRAIN_SECONDS))
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """See `close_after_answer`."""

@@ -111,6 +111,13 @@ class Settings(TracingSettings):
         "75000",
         "How long an idle connection is kept open; longer than the load balancer's own bound.",
     )
+    read_timeout_ms: int = env(
+        "GATEWAY_READ_TIMEOUT_MS",
+        whole(100, 600_000, "of milliseconds"),
+        "10000",
+        "How long a request may take to arrive, headers and body; a slower one is answered 408. It is not part of its"
+        " deadline.",
+    )
     body_max_bytes: int = env(
         "GATEWAY_BODY_MAX_BYTES",
         whole(1_024, 64 * 1024 * 1024, "of bytes"),

@@ -13,7 +13,8 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from gateway import context as ctx
-from gateway import json
+from gateway import json, server
+from gateway.arrival import TooSlow
 from gateway.errors import ErrorCode, GatewayError, denied, invalid_request
 from gateway.runtime import context, runtime
 from gateway.schemas.base import UNKNOWN_FIELD
@@ -124,6 +125,9 @@ def _read_json(req: Request) -> Any:
         raise GatewayError(
             ErrorCode.PAYLOAD_TOO_LARGE, f"The body is larger than {most} bytes."
         ) from None
+    except TooSlow as error:
+        server.close_after_answer()
+        raise GatewayError(ErrorCode.INVALID_REQUEST, f"{error}.", status=408) from None
     except (ClientDisconnected, ParseException, OSError):
         raise invalid_request("The body ended early or is not properly chunked.") from None
     g.body_is_read = True
