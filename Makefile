@@ -14,7 +14,7 @@ FINGERPRINT := cksum $(INPUTS)
 GROOVY_LINT := 16.2.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test smoke clients browser deploy-check bench bench-full bench-check faults guards readiness lint jenkins-lint audit lock clean
+.PHONY: help setup run test smoke clients browser deploy-check bench bench-full bench-check faults soak crash-matrix guards readiness lint jenkins-lint audit lock clean
 .SUFFIXES:
 
 help: ## Show this list
@@ -55,8 +55,15 @@ bench-full: $(STAMP) ## The same with more connections and loads; goes on from w
 bench-check: $(STAMP) ## See that what the bench measures still starts and answers
 	$(BIN)/pytest tests/bench $(ARGS)
 
-faults: $(STAMP) ## Kill and freeze what can be, at every moment (12 minutes; needs faketime)
+# ARGS="--only nats-killed --times 3" for a part of it; --list prints the kinds. The report is reports/faults.md.
+faults: $(STAMP) ## Make every kind of fault under load, and judge what became of the effects (needs faketime)
 	$(BIN)/pytest tests/faults
+	$(BIN)/python -m tests.faults $(ARGS)
+
+soak: $(STAMP) ## The same faults in random order, for 20 minutes
+	$(BIN)/python -m tests.faults --soak 20 $(ARGS)
+
+crash-matrix: $(STAMP) ## Kill a worker, or NATS, at every event of a request (12 minutes)
 	$(BIN)/python -m tests.faults.crash_matrix $(ARGS)
 
 # Each check that guards the documents and CI, on a copy of this checkout in which what it guards is broken.

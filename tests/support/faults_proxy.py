@@ -57,6 +57,8 @@ class NatsProxy:
         self._links: set[_Link] = set()
         self._threads: set[threading.Thread] = set()
         self._closed = False
+        self._refusing = False
+        self._swallowing = False
 
     @property
     def url(self) -> str:
@@ -75,6 +77,27 @@ class NatsProxy:
             link.cut()
         for thread in threads:
             thread.join(_JOIN_SECONDS)
+
+    def cut(self) -> None:
+        """Reset every connection that there is."""
+        with self._lock:
+            links = list(self._links)
+        for link in links:
+            _reset_when_closed(link.client)
+            link.cut()
+
+    def refuse(self, refusing: bool) -> None:
+        """Whether new connections are reset, as where nobody listens."""
+        self._refusing = refusing
+
+    def swallow(self, swallowing: bool) -> None:
+        """From now on nothing gets through any connection, and none is closed: those that exist now, or are made until
+        this is taken back, are dead for good."""
+        self._swallowing = swallowing
+        with self._lock:
+            links = list(self._links)
+        for link in links:
+            link.dead = True
 
     def __enter__(self) -> Self:
         self._begin(self._accept, "proxy-accept")
@@ -111,6 +134,9 @@ class NatsProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            if self._refusing:
+                _reset(client)
+                continue
             try:
                 server = socket.create_connection(self._target, timeout=5.0)
             except OSError:
@@ -120,6 +146,7 @@ class NatsProxy:
             for one in (client, server):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             link = _Link(client, server)
+            link.dead = self._swallowing
             with self._lock:
                 self._links.add(link)
             self._begin(lambda link=link: self._pump(link, from_client=True), "proxy-up")  # type: ignore[misc]
@@ -131,9 +158,11 @@ class NatsProxy:
         try:
             while received := source.recv(_CHUNK):
                 for event in parser.feed(received):
-                    if not self._pass(link, event, sink):
+                    if not link.dead and not self._pass(link, event, sink):
                         link.cut()
                         return
+            if link.dead and not from_client:
+                return  # the server gave up first, and even that gets lost
             link.half_close(sink)
         except OSError:
             link.cut()  # one of the two was struck
@@ -165,6 +194,7 @@ class _Link:
         self.client = client
         self.server = server
         self.name = ""
+        self.dead = False
         self._lock = threading.Lock()
         self._pumping = 2
 
@@ -187,6 +217,11 @@ class _Link:
             one.close()
 
 
+def _reset_when_closed(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def _reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    _reset_when_closed(connection)
     connection.close()

@@ -134,6 +134,14 @@ class ScriptedRouter:
     ) -> None:
         self.close()
 
+    def leave(self) -> None:
+        """Listen no longer, until `come_back`: the server says that nobody is there."""
+        self._session.call(self._unsubscribe())
+
+    def come_back(self) -> None:
+        """Listen again after `leave`."""
+        self._session.call(self._subscribe())
+
     def requests(self) -> list[RouterRequest]:
         """What has come so far."""
         with self._lock:
