@@ -321,7 +321,7 @@ def test_requests_pass_and_the_metrics_tell_while_there_is_no_file_to_count_in(
         assert (answer.status, answer.header("X-RateLimit-Limit")) == (202, None)
         text = client.get("/metrics").body.decode()
         assert 'rate_limit_uncounted_requests_total{limit="tenant"}' in text
-        assert "requests pass without rate limits" in started.gateway.output()
+        wait_until(lambda: "requests pass without rate limits" in started.gateway.output())
         folder.mkdir()
         wait_until(lambda: publish(client).status == 429)
         expect_refused(publish(client), 1, tenant="acme")

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from gateway.devstack.behaviour import BROKEN_REPLIES
 from gateway.devstack.contract import read_decide_request
 from tests.integration.gateway.wired import CALLER, Wired
+from tests.support.canaries import TEXT
 from tests.support.documents import DECIDE, decide_body, envelope_body
 from tests.support.nats_tap import NatsTap, TappedMessage
 from tests.support.scripted_router import DECIDE_SUBJECT
@@ -45,7 +46,7 @@ def test_a_decision_comes_back_with_the_requests_own_context(
     message = the_request(tap)
     read = read_decide_request(message.payload, message.headers)
     assert read.request_id == own_id
-    assert read.task.payload == {"text": "hello there"}
+    assert read.task.payload == {"text": f"hello there {TEXT}"}
 
 
 def test_one_request_is_one_message_with_the_contracts_fields_and_headers(
