@@ -24,12 +24,12 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from gateway import windows
 from gateway.cores import Cores
-from gateway.server import turns
 from gateway.settings import Settings
 from gateway.telemetry.logging import otel_lines
 from gateway.telemetry.logging.setup import config_dict
 from gateway.telemetry.metrics.files import MetricFiles
 from gateway.telemetry.tracing.settings import forget_empty
+from gateway.turns import turns
 
 if TYPE_CHECKING:
     from gateway.telemetry.metrics.server import MetricsServer

@@ -11,14 +11,12 @@ And it does with fewer hand-overs, each of which wakes a thread or a client. gun
 main thread after every request, which waits for the next one and hands it to the pool again; it sends an answer's head
 and body apart. Here a thread stays with its connection for a moment, and an answer that is whole leaves at once.
 
-And its workers share kept connections evenly. All of them wait for new ones at one socket, and the first to wake took a
-burst of them whole: one worker at its limit, the others idle, for as long as the clients kept their connections.
+And its workers take turns at new connections (`gateway.turns`).
 """
 
 from __future__ import annotations
 
 import logging
-import mmap
 import select
 import selectors
 import socket
@@ -35,6 +33,7 @@ from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.gthread import ThreadWorker
 
 from gateway.arrival import ArrivingSocket, TooSlow
+from gateway.turns import turns
 
 _log = logging.getLogger(__name__)
 _REFUSED: Final = "The request cannot be read as HTTP."
@@ -96,55 +95,6 @@ _STAY_MS: Final = 10
 _HEAD_START_SECONDS: Final = 0.001
 _HEAD_STARTS: Final = 5
 """How long, and how often, a worker leaves a new connection to one whose turn it is."""
-
-
-class _Turns:
-    """How many connections each worker of this master has taken. Made before the fork, in memory that all share.
-
-    They take turns: one that has taken more than another leaves the next one to it for a moment. By turns and not by
-    the connections that are open now, since an idle one is no work.
-    """
-
-    _SLOTS: Final = 256
-    _HEARD_OF_SECONDS: Final = 2
-    """A worker says something every second; one that does not, hangs, and nothing is left to it."""
-    _MOST_BEHIND: Final = 64
-    """One that is further behind is too busy to take its turns; who waits for it only loses time."""
-
-    def __init__(self) -> None:
-        shared = memoryview(mmap.mmap(-1, 3 * 8 * self._SLOTS)).cast("Q")
-        slots = self._SLOTS
-        self._taken, self._open = shared[:slots], shared[slots : 2 * slots]
-        self._told_at = shared[2 * slots :]
-
-    def tell(self, age: int, taken: int, connections: int) -> None:
-        """Of the worker of that age (its number, by gunicorn): how many it has taken, and has now."""
-        slot = age % self._SLOTS
-        self._taken[slot], self._open[slot] = taken, connections
-        self._told_at[slot] = int(time.monotonic())
-
-    def forget(self, age: int) -> None:
-        """The worker of that age is gone."""
-        self._told_at[age % self._SLOTS] = 0
-
-    def begin(self) -> int:
-        """What a new worker begins with: behind the others by what they have kept, so that it gets as many."""
-        living = self._living()
-        if not living:
-            return 0
-        kept = sum(self._open[slot] for slot in living) // len(living)
-        return max(0, max(self._taken[slot] for slot in living) - min(kept, self._MOST_BEHIND))
-
-    def is_somebody_elses(self, taken: int) -> bool:
-        """Whether the next connection is for another worker than one that has taken so many."""
-        return any(0 < taken - self._taken[slot] <= self._MOST_BEHIND for slot in self._living())
-
-    def _living(self) -> list[int]:
-        since = max(1, int(time.monotonic()) - self._HEARD_OF_SECONDS)
-        return [slot for slot, told_at in enumerate(self._told_at) if told_at >= since]
-
-
-turns: Final = _Turns()
 
 
 class _WholeAnswers:
