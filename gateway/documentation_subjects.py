@@ -287,7 +287,7 @@ pattern covers, and the allowlist says which of it counts. Each message's own su
 subject that is consumed, so that without wildcards there is nothing to set:
 
 ```sh
-CAF_RESULT_SUBJECT='caf.exec.result.>' NATS_SUBJECT_ALLOWLIST=caf.exec.result.v1,caf.exec.result.v2 \\
+CAF_RESULT_SUBJECT='caf.exec.result.*' NATS_SUBJECT_ALLOWLIST=caf.exec.result.v1,caf.exec.result.v2 \\
   beamline-gateway settings
 ```
 

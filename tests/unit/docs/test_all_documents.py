@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -110,3 +112,19 @@ def test_each_field_of_a_request_has_a_row_and_each_rule_a_field(
     section = MAPPING.partition(f"## {title}")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == fields
     assert rules.keys() <= fields
+
+
+def test_the_command_of_the_page_of_subjects_does_what_it_says() -> None:
+    [command] = re.findall(r"^```sh\n(.*?)^```", SUBJECTS, re.DOTALL | re.MULTILINE)
+    commands = Path(sys.executable).parent
+    proxied = {"AUTH_MODE": "headers", "TRUSTED_PROXIES": "127.0.0.1"}
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env={"PATH": f"{commands}:{os.defpath}", **proxied},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    [row] = [line for line in done.stdout.splitlines() if "NATS_SUBJECT_ALLOWLIST" in line]
+    assert "caf.exec.result.v1" in row and "caf.exec.result.v2" in row
