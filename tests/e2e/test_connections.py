@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.support.documents import DECIDE, USAGE, decide_body, usage_body
 from tests.support.http_client import Client, send_raw
+from tests.support.idempotency_fleet import wait_until_each_worker_is_ready
 from tests.support.load import at_once
 from tests.support.scripted_router import ScriptedRouter
 from tests.support.stacks import running
@@ -73,7 +74,7 @@ def test_the_workers_share_connections_evenly() -> None:
     """Whoever wakes first would take them all, and be at its limit while the others are idle."""
     environment = {"WEB_CONCURRENCY": str(WORKERS)}
     with running("shared-connections", environment) as started, contextlib.ExitStack() as kept:
-        wait_until(lambda: started.nats.varz()["connections"] == WORKERS)
+        wait_until_each_worker_is_ready(started.gateway, WORKERS)
         workers = started.gateway.workers()
         before = {worker: open_sockets(worker) for worker in workers}
 
@@ -88,7 +89,7 @@ def test_the_workers_share_connections_evenly() -> None:
 
 def test_clients_that_keep_no_connection_are_shared_out_too() -> None:
     with running("single-requests", {"WEB_CONCURRENCY": str(WORKERS)}) as started:
-        wait_until(lambda: started.nats.varz()["connections"] == WORKERS)
+        wait_until_each_worker_is_ready(started.gateway, WORKERS)
         workers = started.gateway.workers()
         before = {worker: cpu_ticks(worker) for worker in workers}
         for _ in range(400):
