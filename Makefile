@@ -46,7 +46,7 @@ deploy-check: $(STAMP) ## Check deploy/ with the real nginx, Prometheus, systemd
 	$(BIN)/pytest -n 2 --dist loadfile tests/deploy $(ARGS)
 
 # wrk is Debian's; reports/bench.md says what was met. One target in one minute: make bench ARGS="--only decide --rounds 1"
-bench: $(STAMP) ## Measure against FastAPI, Flask and bare NATS (15 minutes; a machine that does nothing else)
+bench: $(STAMP) ## Measure against FastAPI, Flask and bare NATS (20 minutes; a machine that does nothing else)
 	$(BIN)/python -m tests.bench $(ARGS)
 
 bench-full: $(STAMP) ## The same with more connections and loads; goes on from where it was interrupted

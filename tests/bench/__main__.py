@@ -35,7 +35,7 @@ def main(only: tuple[str, ...], full: bool, rounds: int, seconds: float, resume:
     results = report.read(REPORTS / "bench.json") if resume or only else {}
     try:
         for group in only or (FULL if full else GROUPS):
-            names = {f"{server} {load} {n}" for server, load, ns in FULL[group] for n in ns}
+            names = {f"{group} {server} {load} {n}" for server, load, ns in FULL[group] for n in ns}
             if resume and names <= results.keys():
                 continue
             results.update(_group(group, rounds, seconds))
@@ -58,7 +58,7 @@ def _group(group: str, rounds: int, seconds: float) -> dict[str, list[Sample]]:
                 sample = cell.run(seconds)
                 results[cell.name].append(sample)
                 click.echo(
-                    f"{group} {number + 1}/{rounds}  {cell.name:32} {sample.per_second:8,.0f}/s"
+                    f"{number + 1}/{rounds}  {cell.name:38} {sample.per_second:8,.0f}/s"
                     f"  p50 {sample.p50_ms:6.1f}  p99 {sample.p99_ms:6.1f} ms  {sample.cpu_us:5.0f} µs"
                     + (f"  {sample.errors} errors" if sample.errors else ""),
                     err=True,

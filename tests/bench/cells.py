@@ -16,8 +16,9 @@ Start = Callable[[Site], Server]
 
 @dataclass(frozen=True)
 class Cell:
-    """``name`` is ``<server> <load>``; ``run`` measures it for so many seconds."""
+    """``run`` measures it for so many seconds."""
 
+    group: str
     server: str
     load: str
     connections: int
@@ -25,8 +26,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As the report and the targets have it."""
-        return f"{self.server} {self.load} {self.connections}"
+        """As the report and the targets have it: only cells of one group met the same machine."""
+        return f"{self.group} {self.server} {self.load} {self.connections}"
 
 
 SERVERS: Final[dict[str, Start]] = {
@@ -110,7 +111,13 @@ FULL: Final[dict[str, tuple[tuple[str, str, tuple[int, ...]], ...]]] = {
 def cells(site: Site, servers: dict[str, Server], group: str) -> list[Cell]:
     """The cells of a group, over its running servers."""
     return [
-        Cell(server, load, connections, _run(site, servers.get(server), server, load, connections))
+        Cell(
+            group,
+            server,
+            load,
+            connections,
+            _run(site, servers.get(server), server, load, connections),
+        )
         for server, load, counts in FULL[group]
         for connections in counts
     ]

@@ -64,14 +64,14 @@ def test_a_server_starts_and_does_what_is_measured(name: str, site: Site) -> Non
 
 def test_the_report_says_which_targets_are_met(tmp_path: Any) -> None:
     results = {
-        "gateway decide 8": [Sample(100, 50.0, 1.0, 3.0, 500.0, 0)] * 2,
-        "fastapi decide 8": [Sample(100, 40.0, 1.0, 2.0, 500.0, 0)] * 2,
-        "hello decide 8": [Sample(1000, 500.0, 1.0, 2.0, 100.0, 7)] * 2,
+        "decide gateway decide 8": [Sample(100, 50.0, 1.0, 3.0, 500.0, 0)] * 2,
+        "decide fastapi decide 8": [Sample(100, 40.0, 1.0, 2.0, 500.0, 0)] * 2,
+        "decide hello decide 8": [Sample(1000, 500.0, 1.0, 2.0, 100.0, 7)] * 2,
     }
     text = report.write(results, tmp_path, 1.0)
     assert "| traced decide to FastAPI, 8 connections | 1.00 | 1.25 | met |" in text
     assert "| traced decide to Flask hello, 8 | 0.35 | 0.10 | **not met** |" in text
-    assert "| hello | decide | 8 | 500 | 1.0 | 2.0 | 100 | 14 |" in text
+    assert "| decide | hello | decide | 8 | 500 | 1.0 | 2.0 | 100 | 14 |" in text
     assert report.read(tmp_path / "bench.json") == results
     assert json.loads((tmp_path / "bench.json").read_text())["seconds"] == 1.0
     assert (tmp_path / "bench.svg").read_text().count("<rect") == 3
