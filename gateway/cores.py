@@ -2,7 +2,8 @@
 
 Python runs one thread of a worker at a time, and a request passes three of them. The kernel likes to wake the next one
 on a core that is idle, which takes longer than what it has to do there, above all on virtual machines; on one core it
-is a switch. Measured with two workers on two cores: a quarter to a third more requests (docs/adr/0014).
+is a switch. Measured with two workers on two cores: a quarter more requests, and more on a busy machine
+(docs/adr/0014).
 
 The master chooses, before it forks: it alone knows who lives where.
 """
