@@ -13,9 +13,9 @@ from tests.readiness.results import Ran
 class Fault(StrEnum):
     """Why a test shows nothing, in the words of the document."""
 
-    MISSING = "такого теста нет"
+    MISSING = "не существует"
     NOT_RUN = "не запускался"
-    STALE = "запускался до последнего изменения кода"
+    STALE = "пройден до последней правки кода"
     NOT_PASSED = "не пройден"
 
 
@@ -65,10 +65,10 @@ def sentence(claims: list[Claim], findings: list[Finding]) -> str:
         for finding in findings:
             by_claim.setdefault(finding.claim, []).append(f"`{finding.test}` {finding.fault}")
         told = "; ".join(f"{claim} ({', '.join(tests)})" for claim, tests in by_claim.items())
-        return f"**Статус: не готов: {told}.**"
+        return f"**Статус: не готов.** Не подтверждено: {told}."
     tests = {test for claim in claims for test in claim.tests}
     return (
-        "**Статус: готов.** CP2 Gateway готов к работе: готовы и рантайм, и наблюдаемость\n"
+        "**Статус: готов.** CP2 Gateway готов к эксплуатации: и сам шлюз в работе, и его наблюдаемость\n"
         "(*CP2 Gateway runtime and observability are ready*). Утверждений в документе — "
-        f"{len(claims)}, тестов за\nними — {len(tests)}; в последнем прогоне пройдены все."
+        f"{len(claims)}, подтверждающих\nтестов — {len(tests)}; в последнем прогоне пройдены все."
     )

@@ -170,7 +170,10 @@ def test_what_is_not_ready_is_written_down_by_claim(site: Site) -> None:
     site.report("whole", lost="<failure/>")
     claimed = claims(DOCUMENT)
     found = judge(claimed, ITEMS, of_reports(site.folder), {})
-    assert sentence(claimed, found) == f"**Статус: не готов: A-2 (`{TWO}` не пройден).**"
+    assert (
+        sentence(claimed, found)
+        == f"**Статус: не готов.** Не подтверждено: A-2 (`{TWO}` не пройден)."
+    )
 
 
 def test_all_but_the_status_is_completed_without_a_run(site: Site) -> None:
