@@ -25,6 +25,7 @@ MADE: Final = (
 DOCS: Final = "tests/unit/docs"
 GENERATED: Final = f"{DOCS}/test_generated_documents.py"
 CI: Final = "tests/unit/house/test_ci.py"
+NAMES: Final = f"{DOCS}/test_names.py"
 GUIDES: Final = "tests/unit/deploy/test_guides.py"
 
 
@@ -104,6 +105,41 @@ SABOTAGES: Final = (
         "a variable is taken out of the documents", "docs/CONFIGURATION.md",
         "\n| `STICKY_TTL_MS`", "\n| `STICKY_LIFE_MS`",
         f"{GENERATED}::test_a_committed_document_is_what_the_declarations_say", "STICKY_TTL_MS",
+    ),
+    Sabotage(
+        "a variable that there is not is named", "docs/SMOKE.md",
+        "`METRICS_BIND`", "`METRICS_ADDRESS`",
+        NAMES, "METRICS_ADDRESS",
+    ),
+    Sabotage(
+        "a bucket that there is not is named", "docs/OPERATIONS.md",
+        "`KV_BEAMLINE_STICKY`", "`KV_BEAMLINE_SESSIONS`",
+        NAMES, "KV_BEAMLINE_SESSIONS",
+    ),
+    Sabotage(
+        "a header is renamed", "gateway/blueprints/once.py",
+        '"X-Sticky"', '"X-Session"',
+        NAMES, "X-Sticky",
+    ),
+    Sabotage(
+        "a subject that there is not is named", "docs/API_CONTRACTS.md",
+        "`caf.exec.assign.v1.ack`", "`caf.exec.acknowledge.v1`",
+        NAMES, "caf.exec.acknowledge.v1",
+    ),
+    Sabotage(
+        "a span that there is not is named", "CP2_READINESS_ROUTER_GATEWAY_RU.md",
+        "`nats.consume`", "`nats.receive`",
+        NAMES, "nats.receive",
+    ),
+    Sabotage(
+        "an error code that there is not is named", "docs/CLIENTS.md",
+        "`outcome_unknown`", "`unknown_outcome`",
+        NAMES, "unknown_outcome",
+    ),
+    Sabotage(
+        "a document is in no index", "docs/README.md",
+        "[SIZING.md](SIZING.md)", "SIZING.md",
+        f"{DOCS}/test_all_documents.py::test_the_index_leads_to_every_document_and_the_readme_to_it", "SIZING.md",
     ),
     Sabotage(
         "a link leads nowhere", "docs/OPERATIONS.md",

@@ -15,44 +15,32 @@ import pytest
 from bridge import BucketSpec, StreamSpec
 from gateway.app import bridge_config
 from gateway.documentation_subjects import MAPPED
-from gateway.settings import Settings, variables
+from gateway.settings import Settings
 from gateway.telemetry.metrics import declarations
+from tests.support.document_text import documents, name_of, prose
+from tests.support.gateway_process import REPOSITORY
 
-ROOT: Final = Path(__file__).parents[3]
-SUBJECTS: Final = (ROOT / "docs" / "NATS_SUBJECTS.md").read_text()
-MAPPING: Final = (ROOT / "docs" / "ARCHITECTURE" / "PROTO_NATS_MAPPING.md").read_text()
+DOCS: Final = REPOSITORY / "docs"
+SUBJECTS: Final = (DOCS / "NATS_SUBJECTS.md").read_text()
+MAPPING: Final = (DOCS / "ARCHITECTURE" / "PROTO_NATS_MAPPING.md").read_text()
 SETTINGS: Final = Settings.from_environ({"APIKEYS_SOURCE": "bucket", "ROLES_SOURCE": "bucket"})
-_CODE: Final = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
-
-
-def all_documents() -> list[Path]:
-    """The Markdown files that belong to the product, as git has them, or as they lie here."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    names = listed.stdout.split() if listed.returncode == 0 else []
-    return sorted(ROOT / name for name in names) or sorted(ROOT.glob("docs/**/*.md"))
 
 
 def links(document: Path) -> Iterator[str]:
     """The relative links of a document outside of its code."""
-    for target in re.findall(r"\]\(([^)\s]+)\)", _CODE.sub("", document.read_text())):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
         if not re.match(r"[a-z]+:", target):
             yield target
 
 
 def anchors(document: Path) -> set[str]:
     """What its headings can be linked to by."""
-    headings = re.findall(r"^#+ +(.+)$", _CODE.sub("", document.read_text()), re.MULTILINE)
+    headings = re.findall(r"^#+ +(.+)$", prose(document), re.MULTILINE)
     slugs = (re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)
     return set(slugs)
 
 
-@pytest.mark.parametrize("document", all_documents(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", documents(), ids=name_of)
 def test_its_links_lead_somewhere(document: Path) -> None:
     for link in links(document):
         name, _, anchor = link.partition("#")
@@ -62,12 +50,27 @@ def test_its_links_lead_somewhere(document: Path) -> None:
             assert anchor in anchors(target), f"{link}: there is no such heading"
 
 
+def targets(document: Path) -> set[Path]:
+    """The files and folders that it leads to."""
+    named = (link.partition("#")[0] for link in links(document))
+    return {(document.parent / name).resolve() for name in named if name}
+
+
+def test_the_index_leads_to_every_document_and_the_readme_to_it() -> None:
+    """A folder stands for its README, and the page of decisions for each of them."""
+    index = DOCS / "README.md"
+    reached = targets(index) | targets(DOCS / "adr" / "README.md") | {index}
+    reached |= {path / "README.md" for path in reached if path.is_dir()}
+    assert [name_of(path) for path in documents() if path not in reached] == []
+    assert index in targets(REPOSITORY / "README.md")
+
+
 def test_there_are_documents() -> None:
-    names = {path.name for path in all_documents()}
+    names = {path.name for path in documents()}
     assert names >= {"README.md", "VISION.md", "API_CONTRACTS.md", "NATS_SUBJECTS.md"}
 
 
-@pytest.mark.parametrize("document", all_documents(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", documents(), ids=name_of)
 def test_it_names_no_metric_that_there_is_not(document: Path) -> None:
     """A histogram's series have names of their own; rules record some under names with a colon."""
     families = {family.name for section in declarations.SECTIONS for family in section.families}
@@ -92,14 +95,6 @@ def test_a_stream_and_its_subjects_are_in_the_page_of_subjects(stream: StreamSpe
 @pytest.mark.parametrize("bucket", bridge_config(SETTINGS).buckets, ids=lambda b: b.name)
 def test_a_bucket_is_in_the_page_of_subjects(bucket: BucketSpec) -> None:
     assert f"| `{bucket.name}` |" in SUBJECTS
-
-
-def test_the_page_of_subjects_names_no_variable_that_there_is_not() -> None:
-    declared = {variable.name for variable in variables()}
-    named = set(
-        re.findall(r"\b(?:NATS|GATEWAY|USAGE|CAF|ROUTER|ENABLE|DLQ|EXEC)_[A-Z_]+\b", SUBJECTS)
-    )
-    assert named - declared <= {"NATS_SUBJECTS", "NATS_ACCOUNT", "PROTO_NATS_MAPPING"}
 
 
 @pytest.mark.parametrize(
