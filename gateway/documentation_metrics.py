@@ -66,11 +66,11 @@ def _cell(text: str) -> str:
 _INTRODUCTION = (
     "`GET /metrics` on `GATEWAY_BIND`, or on `METRICS_BIND` alone if that is set, without credentials. OpenMetrics 1.0",
     "or the Prometheus text format, whichever `Accept` prefers; compressed if `Accept-Encoding` takes gzip. One scrape",
-    "tells of all workers of an instance, whichever of them answers.",
+    "covers all workers of an instance, whichever of them answers.",
     "",
     "- Counters and histograms are exact sums over all workers that the instance has had, while workers are replaced",
     "  or killed too. They begin at 0 with the instance.",
-    "- Gauges tell of the workers that live: sums (requests, memory), or what was told last (streams, consumers).",
+    "- Gauges cover the workers that are alive: sums (requests, memory), or the last value told (streams, consumers).",
     "- Counters whose labels are known beforehand are there from the start, at 0, so that an alert on their increase",
     "  sees the first one.",
     "- Names end in their unit: `_seconds`, `_bytes`, `_total` for counts.",

@@ -145,6 +145,8 @@ _RESULT: Final[Mapping[str, str]] = {
     "timestamp": "`timestamp`",
     "trace_id": "`trace_id`",
     "version": "refused if it is another than `1`",
+    "error_code": "nothing",
+    "error_message": "nothing",
 }
 """Of a result → of the usage event that comes of it."""
 
@@ -263,28 +265,29 @@ Headers win over fields of the same name. `Authorization`, and anything made fro
 
 ## Streams and buckets
 
-With the default settings. Limits retention, `discard=new`, file storage, `NATS_REPLICAS` replicas. A stream that
+With the default settings. Retention by limits, `discard=new`, file storage, `NATS_REPLICAS` replicas. A stream that
 another owner made for a subject is used as it is, and `beamline-gateway streams` says what is unsafe about it.
 
 {streams}
 
 {buckets}
 
-An entry of `BEAMLINE_IDEMPOTENCY` is a claim. All that decides is read through the stream's leader.
+An entry of `BEAMLINE_IDEMPOTENCY` is a claim. Whatever a decision rests on is read through the stream's leader.
 
 ## Deliveries: acknowledged, refused, given up
 
 Results are taken by one durable pull consumer, shared by all workers of all instances. A result is acknowledged after
 its effect: usage metered, result kept for those who wait. A refused one is given back (NAK) with the next pause of
-`NATS_BACKOFF_MS` and, at its `NATS_MAX_DELIVER`th delivery, becomes a dead letter and ends. Trouble of its own
-(NATS away, a leader being elected) is given back without limit and is never a dead letter.
+`NATS_BACKOFF_MS` and, at its `NATS_MAX_DELIVER`th delivery, becomes a dead letter and ends. One that meets
+trouble of the gateway's own (NATS away, a leader being elected) is given back without limit and never becomes a dead
+letter.
 
-Refused are: a subject that `NATS_SUBJECT_ALLOWLIST` does not hold, a tenant that `GATEWAY_TENANT_ALLOWLIST` does not
-hold, headers without `Nats-Msg-Id`, another `version`, a payload that cannot be read.
+Refused are: a subject that is not in `NATS_SUBJECT_ALLOWLIST`, a tenant that is not in `GATEWAY_TENANT_ALLOWLIST`,
+headers without `Nats-Msg-Id`, another `version`, a payload that cannot be read.
 
 **`NATS_SUBJECT_ALLOWLIST`** is for a `CAF_RESULT_SUBJECT` with wildcards: the consumer's filter takes in what the
-pattern covers, and the allowlist says which of it counts. Each message's own subject must be in it. Its default is the
-subject that is consumed, so that without wildcards there is nothing to set:
+pattern covers, and the allowlist says which of these subjects count. Each message's own subject must be in it. Its
+default is the subject that is consumed, so that without wildcards there is nothing to set:
 
 ```sh
 CAF_RESULT_SUBJECT='caf.exec.result.*' NATS_SUBJECT_ALLOWLIST=caf.exec.result.v1,caf.exec.result.v2 \\
@@ -310,10 +313,10 @@ A message on `caf.exec.result.test` is then given back, counted as `rejected` in
 | A client with `usage:write` (the roles `service` and `admin`) posts an event | one, header `usage_id` |
 | It posts it again, to any worker | none more; the first answer again |
 | Another `usage_id` names the same assignment | none more; `emitted: false`, `duplicate_of` |
-| A worker's result of the assignment comes, before or after | one of both; header `usage_source: result` |
+| A worker's result of the assignment comes, too | the first of both; a result's has `usage_source: result` |
 | The same ids under another tenant | one of its own |
-| `ENABLE_USAGE_PUBLISH=false` | none of results; clients' as before |
-| The event is older than the window | refused with 400; of a result: a dead letter `late` |
+| `ENABLE_USAGE_PUBLISH=false` | none for results; clients' as before |
+| The event is older than the window | none: it is refused with 400, a result becomes a dead letter `late` |
 
 ## Dead letters
 
@@ -346,7 +349,7 @@ streams: [NATS_SUBJECTS.md](../NATS_SUBJECTS.md). The promises: [API_CONTRACTS.m
 | `X-Request-ID` | the field `request_id` |
 | `X-Trace-ID` | `trace_id` |
 | `traceparent` | `traceparent`, with the gateway's own span as the parent |
-| `X-CP-Phase` | `cp_phase`, if it is a known phase |
+| `X-CP-Phase` | `cp_phase`; without it `GATEWAY_DEFAULT_CP_PHASE`; nothing where the phase is unknown |
 | `Idempotency-Key` | the field of the operation's id |
 | `X-Request-Timeout-Ms` | nothing: it is the deadline |
 

@@ -104,7 +104,7 @@ applied to every span before it leaves the process, whoever recorded it:
 What OpenTelemetry would record and is left out, also where `OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_…` asks for it:
 the query string, the path as it came, headers, the user agent, the client's address and port, the host that was called,
 the messages and stack traces of exceptions, the caller's `tracestate` (it is passed on). In ids that callers make up
-(`request_id`, `messaging.message.id`) e-mail addresses and what looks like a key are blackened. `baggage` is read and
+(`request_id`, `messaging.message.id`) e-mail addresses and what looks like a key are masked. `baggage` is read and
 goes nowhere.
 
 ## When the collector is in trouble
@@ -118,5 +118,5 @@ within 1.5 s.
 
 Without an endpoint about 15 µs a request. With one, in CPU of a worker: about 160 µs for the server span, 20 µs for
 each message, and 25 µs a span for its export. `OTEL_TRACES_SAMPLER=parentbased_traceidratio` with
-`OTEL_TRACES_SAMPLER_ARG=0.05` records every twentieth trace that a caller has not decided on.
+`OTEL_TRACES_SAMPLER_ARG=0.05` records one in twenty of the traces that no caller has decided on.
 """

@@ -134,7 +134,7 @@ class Settings(TracingSettings):
         "LOG_LEVEL",
         choice("debug", "info", "warning", "error"),
         "info",
-        "Least level that is logged.",
+        "Lowest level that is logged.",
     )
     log_format: str = env(
         "LOG_FORMAT",
@@ -220,13 +220,13 @@ class Settings(TracingSettings):
         "JWT_JWKS_TTL_MS",
         whole(1_000, _DAY_MS, "of milliseconds"),
         "600000",
-        "How long public keys are believed; they are read again from half of it on, and for an unknown `kid`.",
+        "How long public keys are trusted; they are read again from half of it on, and for an unknown `kid`.",
     )
     trusted_proxies: tuple[Any, ...] = env(
         "TRUSTED_PROXIES",
         CommaList(Network()),
         "",
-        "Addresses or networks whose identity headers are believed; required with `AUTH_MODE=headers`.",
+        "Addresses or networks whose identity headers are trusted; required with `AUTH_MODE=headers`.",
     )
     roles_source: str = env(
         "ROLES_SOURCE",
@@ -342,7 +342,7 @@ class Settings(TracingSettings):
         "NATS_ACK_WAIT_MS",
         whole(100, 3_600_000, "of milliseconds"),
         "30000",
-        "How long the server waits for a consumer that says nothing.",
+        "How long a consumer may be silent about a message before the server delivers it again.",
     )
     nats_backoff_ms: tuple[int, ...] = env(
         "NATS_BACKOFF_MS",
@@ -379,7 +379,7 @@ class Settings(TracingSettings):
         "ENABLE_USAGE_PUBLISH",
         flag(),
         "true",
-        "Whether results are metered. Usage that clients report is not concerned.",
+        "Whether results are metered. Usage that clients report is not affected.",
     )
 
     # -- times of the work

@@ -1,6 +1,6 @@
 import java.util.UUID;
 
-/** A task from the question who takes it to the bill. Prints every answer, one a line. */
+/** A task, from asking who takes it to the bill. Prints every answer, one a line. */
 public final class Example {
     private static final Beamline GATEWAY = Beamline.ofEnvironment();
 

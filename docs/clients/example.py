@@ -1,4 +1,4 @@
-"""A task from the question who takes it to the bill. Prints every answer, one a line."""
+"""A task, from asking who takes it to the bill. Prints every answer, one a line."""
 
 import json
 import os

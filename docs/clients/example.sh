@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A task from the question who takes it to the bill. Prints every answer, one a line.
+# A task, from asking who takes it to the bill. Prints every answer, one a line.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 task=$(date +%s)-$$-$RANDOM # made once a task, and kept with it: this is what makes a repeat a repeat

@@ -129,8 +129,11 @@ def test_without_nats_new_callers_are_told_so_at_once_and_let_in_when_it_is_back
         wait_until(lambda: _probe(gateway) == 200)
         wait_until(lambda: _read(strange).status == 404, RECOVERY_SECONDS)
         assert known.post(USAGE, usage_body()).status == 202
-        errors = scrape_of(gateway).total("beamline_gateway_rbac_decisions_total", decision="error")
-        assert errors == 1
+        scrape = scrape_of(gateway)
+        assert scrape.total("beamline_gateway_rbac_decisions_total", decision="error") == 1
+        # Keys as well as roles, which is what the alert goes by.
+        refused = scrape.total("beamline_gateway_errors_total", error_code="access_unavailable")
+        assert refused == 4
 
 
 def test_two_hundred_first_requests_at_once_are_one_lookup_of_the_key_and_one_of_its_role() -> None:

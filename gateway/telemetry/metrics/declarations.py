@@ -59,7 +59,7 @@ WAITING: Final = _http.gauge(
 _LIMIT: Final = Label.of("limit", "global", "tenant")
 RATE_LIMITED: Final = _http.counter(
     "beamline_gateway_rate_limited_requests_total",
-    "Requests refused with 429, by the limit that they met.",
+    "Requests refused with 429, by the limit that was reached.",
     "`tenant` rises: somebody's client runs wild, or its limit is too low. `global`: everybody is affected.",
     _LIMIT,
 )
@@ -120,7 +120,7 @@ _sticky = Section("Sticky sessions")
 STICKY_HITS: Final = _sticky.counter(
     "sticky_hits_total",
     "Decides of a session that went out with its provider.",
-    "Its share falls: sessions are shorter than thought, or `STICKY_TTL_MS` is.",
+    "Its share falls: sessions are shorter than expected, or `STICKY_TTL_MS` is too short.",
     labels.TENANT, labels.SUBJECT,
 )  # fmt: skip
 STICKY_MISS: Final = _sticky.counter(
@@ -283,7 +283,7 @@ _access = Section("Access")
 RBAC_DECISIONS: Final = _access.counter(
     "beamline_gateway_rbac_decisions_total",
     'Answers to "may this caller do this?", from the cache (hit), from the source (miss), or without asking (none).',
-    "`error`: roles cannot be looked up, callers get 503. `deny` rises: a role was changed, or somebody tries.",
+    "`error`: roles cannot be looked up, callers get 503. `deny` rises: a role changed, or somebody oversteps.",
     Label.of("decision", "allow", "deny", "error"),
     Label.of("cache", "hit", "miss", "none"),
 )

@@ -240,7 +240,7 @@ class TracingSettings:
         "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
         _count(),
         None,
-        "Where a text among the attributes is cut off; not set: nowhere.",
+        "Length at which a text among the attributes is cut off; not set: nowhere.",
     )
     span_attribute_length: int | None = env(
         "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", _count(), None, "The same, for spans alone."
