@@ -26,6 +26,7 @@ DOCS: Final = "tests/unit/docs"
 GENERATED: Final = f"{DOCS}/test_generated_documents.py"
 CI: Final = "tests/unit/house/test_ci.py"
 NAMES: Final = f"{DOCS}/test_names.py"
+COMMANDS: Final = f"{DOCS}/test_commands.py"
 GUIDES: Final = "tests/unit/deploy/test_guides.py"
 
 
@@ -135,6 +136,36 @@ SABOTAGES: Final = (
         "an error code that there is not is named", "docs/CLIENTS.md",
         "`outcome_unknown`", "`unknown_outcome`",
         NAMES, "unknown_outcome",
+    ),
+    Sabotage(
+        "a command that there is not is shown", "docs/OPERATIONS.md",
+        "beamline-gateway dlq show 17", "beamline-gateway dlq display 17",
+        COMMANDS, "dlq display 17",
+    ),
+    Sabotage(
+        "an option is taken away", "gateway/operator/backup.py",
+        '"--replace"', '"--overwrite"',
+        COMMANDS, "--replace",
+    ),
+    Sabotage(
+        "a make target is taken away that a document names", "Makefile",
+        " browser deploy-check ", " browser ",
+        COMMANDS, "deploy-check",
+    ),
+    Sabotage(
+        "a request that nobody answers is shown", "docs/MIGRATION.md",
+        "`GET /_health`", "`GET /_healthz`",
+        COMMANDS, "/_healthz",
+    ),
+    Sabotage(
+        "a command of another program is shown that no test carries out", "docs/OPERATIONS.md",
+        "`nats server report jetstream`", "`nats server report accounts`",
+        COMMANDS, "nats server report accounts",
+    ),
+    Sabotage(
+        "a command is shown in a block that does not say so", "docs/MIGRATION.md",
+        "### A decide in the older envelope\n", "```\ncurl http://localhost:8080/livez\n```\n",
+        COMMANDS, "begin it with",
     ),
     Sabotage(
         "a document is in no index", "docs/README.md",

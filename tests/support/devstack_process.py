@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +32,27 @@ class Started:
         """The demo key."""
         return (self.folder / ".devstack" / "demo.key").read_text().strip()
 
+    @property
+    def admin(self) -> str:
+        """The key that it prints for an administrator of the demo tenant."""
+        return self._said(r"(blk_\S+)  admin of ")
+
+    @property
+    def operators(self) -> dict[str, str]:
+        """The environment that it tells operators to have."""
+        return dict(pair.split("=", 1) for pair in shlex.split(self._said(r"export (NATS_URL=.*)")))
+
+    def _said(self, pattern: str) -> str:
+        found = re.search(pattern, (self.folder / "log").read_text())
+        assert found is not None, f"it did not say {pattern}"
+        return found[1]
+
 
 @contextlib.contextmanager
-def running_devstack(folder: Path) -> Iterator[Started]:
-    """Start it and wait until it says that it is ready; end it in order."""
+def running_devstack(
+    folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Started]:
+    """Start it and wait until it says that it is ready; end it in order. ``environment``: settings of the gateway."""
     log = folder / "log"
     with PortReservation() as port, log.open("wb") as output:
         bind = port.address
@@ -42,7 +61,7 @@ def running_devstack(folder: Path) -> Iterator[Started]:
             cwd=folder,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**_environment(), "PYTHONPATH": str(REPOSITORY)},
+            env={**_environment(), **(environment or {}), "PYTHONPATH": str(REPOSITORY)},
         )
         try:
             wait_until(

@@ -31,6 +31,10 @@ class Block:
         """What it is known by in lists: line numbers move."""
         return self.text.partition("\n")[0].strip()
 
+    def is_right_above(self, other: Block) -> bool:
+        """Whether nothing but an empty line is between the two."""
+        return other.line == self.line + self.text.count("\n") + 3
+
     def __str__(self) -> str:
         return f"{self.document}:{self.line}"
 
@@ -78,4 +82,9 @@ def prose(document: Path) -> str:
 
 def spans(document: Path) -> list[str]:
     """What stands between backticks outside of blocks, on one line each."""
-    return [" ".join(found[2].split()) for found in _SPAN.finditer(prose(document))]
+    return spans_in(prose(document))
+
+
+def spans_in(text: str) -> list[str]:
+    """The same, of a piece of prose."""
+    return [" ".join(found[2].split()) for found in _SPAN.finditer(text)]
