@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -37,8 +36,6 @@ from tests.support.result_messages import letters, publish, result_body, result_
 from tests.support.waiting import wait_until
 
 NATS_NODES = "nats://nats-1:4222,nats://nats-2:4222,nats://nats-3:4222"
-ENVIRONMENT = re.compile(r"(?:[A-Z_]+=\S+\n)+")
-SETTINGS = "beamline-gateway settings"
 REFUSED = '"ok":false'
 IN_BLOCKS = set(map(str, commands_in_blocks()))
 SENTENCES = [
@@ -69,7 +66,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         nats = held.pop("NATS_URL")
         operator = Operator(folder, nats, held)
         keys = {tenant: operator.make_key(tenant) for tenant in ("checks", "checks-2", "acme")}
-        files = {"/etc/beamline/": f"{folder}/etc/", "/var/log/beamline/": f"{folder}/"}
         own = {
             "http://127.0.0.1:8080": devstack.url,
             "http://gateway-1:8080": devstack.url,
@@ -82,7 +78,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "blk_1a2b3c4d": keys["acme"][:12],
             "/backups/2030-01-31": f"{folder}/backup",
             **{f"dlq {verb} 17": f"dlq {verb} {_letter(nats)}" for verb in ("show", "replay")},
-            **files,
         }  # fmt: skip
         environment = {
             **held,
@@ -93,7 +88,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
             **once,
         }
-        _make_files(folder / "etc")
         shutil.copy(REPOSITORY / "docs" / "clients" / "beamline.sh", folder)
         yield Site(devstack, Reader(folder, devstack.url, environment, own))
 
@@ -103,12 +97,6 @@ def _letter(nats: str) -> int:
     with NatsSession(nats) as session:
         publish(session, result_body(status=None), result_headers("acme"))
         return wait_until(lambda: letters(session))[-1].seq
-
-
-def _make_files(folder: Path) -> None:
-    folder.mkdir()
-    for name in ("ca.pem", "gateway.pem", "gateway.key", "gateway.creds"):
-        (folder / name).write_text("of the operator's\n")
 
 
 def _pasted(document: Path) -> list[tuple[Block, Block | None]]:
@@ -125,13 +113,8 @@ def _pasted(document: Path) -> list[tuple[Block, Block | None]]:
 def test_the_blocks_of_a_document_do_what_they_say(document: Path, site: Site) -> None:
     reader = site.reader.having(NOW=_now())
     for block, shown in _pasted(document):
-        settings = ENVIRONMENT.fullmatch(block.text)
-        text = f"export {shlex.join(block.text.split())}\n{SETTINGS}" if settings else block.text
-        done = reader.paste(text)
+        done = reader.paste(block.text)
         assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
-        if settings:
-            names = re.findall(r"^(\w+)=", block.text, re.MULTILINE)
-            assert set(names) <= set(re.findall(r"^\* (\w+) ", done.stdout, re.MULTILINE))
         refused = shown is not None and REFUSED in shown.text
         assert (REFUSED in done.stdout) == refused, f"{block}\n{done.stdout}"
         if shown is not None and shown.language == "":

@@ -14,11 +14,14 @@ import pytest
 from gateway.devstack.nats_server import NatsServer
 from gateway.devstack.ports import PortReservation
 from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver
-from tests.support.document_exceptions import known_by
+from tests.support.certificates import make_certificates
+from tests.support.document_exceptions import is_environment, known_by
 from tests.support.document_reader import Reader
 from tests.support.document_text import Block, blocks, for_readers
+from tests.support.documented_account import documented_account
 from tests.support.gateway_process import GatewayProcess
 from tests.support.nats_cluster import nats_cluster
+from tests.support.nats_jwt import make_decentralised_auth
 from tests.support.nats_session import NatsSession
 from tests.support.operators import Operator
 from tests.support.result_messages import publish, result_body
@@ -154,6 +157,32 @@ def test_a_backup_is_restored_as_the_guide_says(tmp_path: Path) -> None:
                 for s in (before, after)
             ]
         assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    "block", [b for path in for_readers() for b in blocks(path) if is_environment(b)], ids=str
+)
+def test_the_variables_shown_let_the_gateway_into_nats(block: Block, tmp_path: Path) -> None:
+    made, signed = make_certificates(tmp_path), make_decentralised_auth(tmp_path)
+    own = {
+        "/etc/nats/server.pem": made.server,
+        "/etc/nats/server.key": made.server_key,
+        "/etc/nats/ca.pem": made.authority,
+        "/etc/beamline/ca.pem": made.authority,
+        "/etc/beamline/gateway.pem": made.client,
+        "/etc/beamline/gateway.key": made.client_key,
+        "/etc/beamline/gateway.creds": signed.credentials,
+    }
+    reader = Reader(tmp_path, "", files_of(tmp_path), {k: str(v) for k, v in own.items()})
+    if "NATS_TLS_CERT_FILE" in block.text:
+        [tls] = shown("tls {")
+        config = reader.written(tls.text)
+    else:
+        config = signed.config if "NATS_CREDENTIALS_FILE" in block.text else documented_account()
+    with NatsServer(name="let-in", config=config) as server:
+        given = re.sub(r"nats-1:4222(,\S+)?", f"127.0.0.1:{server.port}", block.text)
+        done = reader.paste(f"set -a\n{given}beamline-gateway streams")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_node_of_nats_goes_as_the_guide_says(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +13,7 @@ import pytest
 
 from tests.support.devstack_process import Started, running_devstack
 from tests.support.document_commands import requests
+from tests.support.document_text import blocks, for_readers
 from tests.support.documents import (
     ACKS,
     ASSIGNMENTS,
@@ -20,10 +23,13 @@ from tests.support.documents import (
     assignment_body,
     decide_body,
     new_id,
+    now_ms,
     usage_body,
 )
 from tests.support.gateway_process import REPOSITORY
 from tests.support.http_client import Client
+from tests.support.nats_session import NatsSession
+from tests.support.result_messages import usage_of
 
 CONTRACTS = (REPOSITORY / "docs" / "API_CONTRACTS.md").read_text(encoding="utf-8")
 #: What a request needs beside its path.
@@ -91,3 +97,41 @@ def test_the_trace_that_a_client_names_is_the_one_it_is_told(client: Client) -> 
     not_recorded = rows[0][1].removesuffix("-01") + "-00"
     answer = client.post(DECIDE, decide_body(tenant_id="demo"), {"traceparent": not_recorded})
     assert answer.header("X-Trace-ID") == rows[0][2]
+
+
+def test_the_bodies_that_are_shown_are_taken(client: Client) -> None:
+    """An answer stands right below its request, and is compared by test_readme.py; schemas are made from the code."""
+    shown = [
+        block
+        for document in for_readers()
+        if document.name != "SCHEMAS.md"
+        for above, block in pairwise([None, *blocks(document)])
+        if block is not None
+        and block.language == "json"
+        and not (above is not None and above.is_right_above(block))
+    ]
+    assert {block.document for block in shown} == {"docs/MIGRATION.md", "docs/NATS_SUBJECTS.md"}
+    for block in shown:
+        body = json.loads(block.text)
+        if block.document == "docs/MIGRATION.md":
+            answer = client.post(DECIDE, body)
+            assert answer.status == 200, f"{block}: {answer}"
+            assert answer.json()["context"]["request_id"] == "m-1"
+        else:
+            ours = {"tenant_id": "demo", "timestamp": now_ms(), "usage_id": new_id("u")}
+            answer = client.post(USAGE, {**body, **ours})
+            assert answer.status == 202, f"{block}: {answer}"
+
+
+def test_the_event_that_is_shown_is_what_is_on_the_wire(devstack: Started, client: Client) -> None:
+    [block] = [
+        block
+        for block in blocks(REPOSITORY / "docs" / "NATS_SUBJECTS.md")
+        if block.language == "json"
+    ]
+    shown = json.loads(block.text)
+    event = usage_body(tenant_id="demo", request_id=new_id("r"))
+    assert client.post(USAGE, event).status == 202
+    with NatsSession(devstack.operators["NATS_URL"]) as session:
+        [message] = usage_of(session, assignment_id=event["assignment_id"])
+    assert json.loads(message.payload).keys() == shown.keys()

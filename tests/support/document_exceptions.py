@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from tests.support.document_text import Block
 
 _OPERATIONS: Final = "tests/e2e/test_documented_operations.py"
+_ENVIRONMENT: Final = re.compile(r"(?:[A-Z_]+=\S+\n)+")
 _UPGRADE: Final = "tests/e2e/test_binary_upgrade.py"
 
 BLOCKS: Final = {
@@ -70,6 +72,11 @@ def known_by(block: Block) -> str:
     return first if first.startswith("#") else first.partition("   ")[0].strip()
 
 
+def is_environment(block: Block) -> bool:
+    """Whether it holds variables only: test_documented_operations.py starts what they are for."""
+    return _ENVIRONMENT.fullmatch(block.text) is not None
+
+
 def carried_out_elsewhere(block: Block) -> bool:
     """Whether another test than the one for all does it."""
-    return known_by(block) in BLOCKS
+    return known_by(block) in BLOCKS or is_environment(block)

@@ -33,7 +33,7 @@ from tests.support.document_commands import (
     requests,
 )
 from tests.support.document_exceptions import BLOCKS, COMMANDS, known_by
-from tests.support.document_text import blocks, for_readers, name_of, spans
+from tests.support.document_text import blocks, for_readers, name_of, prose, spans
 from tests.support.gateway_process import REPOSITORY
 
 ALL: Final = [*commands_in_sentences(), *commands_in_blocks()]
@@ -139,6 +139,9 @@ def test_a_block_says_what_it_is_and_none_hides_a_command(document: Path) -> Non
         if block.language == "":
             first = {line.split()[0] for line in block.text.splitlines() if line.strip()}
             assert first & programs == set(), f"{block}: begin it with ```sh"
+    assert not re.search(r"\n\n {4,}\S", prose(document)), (
+        "a block by indentation says not what it is"
+    )
 
 
 @pytest.mark.parametrize("command", commands_in_sentences(), ids=str)
