@@ -163,6 +163,16 @@ SABOTAGES: Final = (
         COMMANDS, "nats server report accounts",
     ),
     Sabotage(
+        "an environment of tox that there is not is shown", "deploy/README.md",
+        "`make test`", "`tox run -e py399`",
+        f"{COMMANDS}::test_a_tox_environment_that_is_named_exists", "py399",
+    ),
+    Sabotage(
+        "a command that is shown ends otherwise", "gateway/operator/bus.py",
+        "RESTART_NEEDED: Final = 7", "RESTART_NEEDED: Final = 8",
+        "tests/e2e/test_documented_operations.py::test_a_backup_is_restored_as_the_guide_says", "returncode=8",
+    ),
+    Sabotage(
         "a command is shown in a block that does not say so", "docs/MIGRATION.md",
         "### A decide in the older envelope\n", "```\ncurl http://localhost:8080/livez\n```\n",
         COMMANDS, "begin it with",
