@@ -45,14 +45,14 @@ browser: $(STAMP) ## Open /status and /docs in a real browser
 deploy-check: $(STAMP) ## Check deploy/ with the real nginx, Prometheus, systemd and bubblewrap, and the packages
 	$(BIN)/pytest -n 2 --dist loadfile tests/deploy $(ARGS)
 
-# wrk is Debian's; reports/bench.md says what was met. One target in one minute: make bench ARGS="--only decide --rounds 1"
+# wrk is Debian's; reports/bench.md says what was met. A part of it: make bench ARGS="--only decide --rounds 1"; --help
 bench: $(STAMP) ## Measure against FastAPI, Flask and bare NATS (20 minutes; a machine that does nothing else)
 	$(BIN)/python -m tests.bench $(ARGS)
 
-bench-full: $(STAMP) ## The same with more connections and loads; goes on from where it was interrupted
+bench-full: $(STAMP) ## The same with more connections and loads, and growth (an hour); goes on from where it was interrupted
 	$(BIN)/python -m tests.bench --full --resume $(ARGS)
 
-bench-check: $(STAMP) ## See that what the bench measures still starts and answers
+bench-check: $(STAMP) ## See that what the bench measures still starts and answers (needs wrk)
 	$(BIN)/pytest tests/bench $(ARGS)
 
 # ARGS="--only nats-killed --times 3" for a part of it; --list prints the kinds. The report is reports/faults.md.

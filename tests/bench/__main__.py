@@ -1,69 +1,81 @@
 """The bench: ``python -m tests.bench`` (`make bench`), on a machine that does nothing else.
 
-Starts everything itself on loopback. The cells of a group take turns, round by round, so that whatever else the machine
-does meets all of them alike; what counts are ratios within a run. Results are kept in ``reports/`` after each group,
-and ``--resume`` goes on from them.
+Starts everything itself on loopback. The cells of a part take turns, round by round, so that whatever else the machine
+does meets all of them alike; what counts are ratios within a run. Results are kept in ``reports/`` after each part, and
+``--resume`` goes on from those that this checkout made on this machine with the same options.
 """
 
 from __future__ import annotations
 
-import contextlib
-import random
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import click
 
-from tests.bench import report
-from tests.bench.cells import FULL, GROUPS, SERVERS, cells
-from tests.bench.site import running
-from tests.bench.wrk_load import Sample, WrkMissing
+from tests.bench import report, results
+from tests.bench.cells import FULL, GROUPS, measured
+from tests.bench.growth import claims, sessions, tenants
+from tests.bench.memory import memory
+from tests.bench.results import Measured, Settings
+from tests.bench.startup import startup
+from tests.bench.wrk_load import WrkMissing
 
-REPORTS = Path("reports")
+REPORTS: Final = Path("reports")
+PARTS: Final[dict[str, Callable[[Settings], dict[str, Measured]]]] = {
+    **{group: partial(measured, group) for group in FULL},
+    "claims": claims,
+    "sessions": sessions,
+    "tenants": tenants,
+    "memory": memory,
+    "startup": startup,
+}
+GROWTH: Final = ("workers", "claims", "sessions", "tenants", "memory", "startup")
 
 
 @click.command()
 @click.option(
-    "--only", multiple=True, type=click.Choice(list(FULL)), help="Groups; all by default."
+    "--only",
+    multiple=True,
+    type=click.Choice([*PARTS, "growth"]),
+    help=f"Parts; growth: {', '.join(GROWTH)}.",
 )
-@click.option("--full", is_flag=True, help="The long list.")
+@click.option("--full", is_flag=True, help="All parts, the long ones as well.")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--seconds", default=10.0, show_default=True, help="Of each cell in each round.")
-@click.option("--resume", is_flag=True, help="Leave out groups that were measured already.")
-def main(only: tuple[str, ...], full: bool, rounds: int, seconds: float, resume: bool) -> None:
+@click.option(
+    "--scale", default=1.0, show_default=True, help="Of claims, sessions and requests of growth."
+)
+@click.option(
+    "--resume", is_flag=True, help="Leave out what was measured with the same settings already."
+)
+def main(
+    only: tuple[str, ...], full: bool, rounds: int, seconds: float, scale: float, resume: bool
+) -> None:
     """Measure, print a table, write reports/bench.{md,json,svg}."""
-    results = report.read(REPORTS / "bench.json") if resume or only else {}
+    settings = Settings.here(seconds, rounds, scale)
+    found = results.read(REPORTS / "bench.json") if resume or only else {}
     try:
-        for group in only or (FULL if full else GROUPS):
-            names = {f"{group} {server} {load} {n}" for server, load, ns in FULL[group] for n in ns}
-            if resume and names <= results.keys():
+        for part in chosen(only, full):
+            if resume and results.stands(found, part, settings):
+                click.echo(f"{part}: measured already", err=True)
                 continue
-            results.update(_group(group, rounds, seconds))
-            report.write(results, REPORTS, seconds)
+            found = results.replaced(found, part, PARTS[part](settings))
+            report.write(found, REPORTS)
     except WrkMissing as missing:
         sys.exit(str(missing))
-    click.echo(report.write(results, REPORTS, seconds))
+    click.echo(report.write(found, REPORTS))
 
 
-def _group(group: str, rounds: int, seconds: float) -> dict[str, list[Sample]]:
-    with running() as site, contextlib.ExitStack():
-        wanted = dict.fromkeys(server for server, _, _ in FULL[group] if server in SERVERS)
-        servers = {name: SERVERS[name](site) for name in wanted}
-        measured = cells(site, servers, group)
-        results: dict[str, list[Sample]] = {cell.name: [] for cell in measured}
-        for cell in measured:
-            cell.run(min(2.0, seconds))  # connections, caches and what is imported late
-        for number in range(rounds):
-            for cell in random.sample(measured, len(measured)):
-                sample = cell.run(seconds)
-                results[cell.name].append(sample)
-                click.echo(
-                    f"{number + 1}/{rounds}  {cell.name:38} {sample.per_second:8,.0f}/s"
-                    f"  p50 {sample.p50_ms:6.1f}  p99 {sample.p99_ms:6.1f} ms  {sample.cpu_us:5.0f} µs"
-                    + (f"  {sample.errors} errors" if sample.errors else ""),
-                    err=True,
-                )
-    return results
+def chosen(only: tuple[str, ...], full: bool) -> list[str]:
+    """The parts to measure, each once."""
+    if not only:
+        return list(PARTS if full else GROUPS)
+    return list(
+        dict.fromkeys(p for name in only for p in (GROWTH if name == "growth" else (name,)))
+    )
 
 
 if __name__ == "__main__":

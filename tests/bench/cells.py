@@ -1,35 +1,32 @@
-"""What is compared: a cell is one server under one load; the cells of a group take turns, to meet the same machine."""
+"""What is compared: the groups of cells, and the servers that they are of."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
+from tests.bench.each_once import Ledger, Stored, read_stream
 from tests.bench.limits import bare
-from tests.bench.site import Server, Site
+from tests.bench.results import Measured, Settings
+from tests.bench.rounds import AT_ONCE, Cell, in_turns
+from tests.bench.site import Server, Site, running
 from tests.bench.wrk_load import Sample, measure
 
 Start = Callable[[Site], Server]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """``run`` measures it for so many seconds."""
-
-    group: str
-    server: str
-    load: str
-    connections: int
-    run: Callable[[float], Sample]
-
-    @property
-    def name(self) -> str:
-        """As the report and the targets have it: only cells of one group met the same machine."""
-        return f"{self.group} {self.server} {self.load} {self.connections}"
+def _with_workers(count: int) -> Start:
+    return lambda site: site.gateway(
+        f"gateway-{count}w",
+        OTEL_EXPORTER_OTLP_ENDPOINT=site.collector,
+        WEB_CONCURRENCY=str(count),
+    )
 
 
+WORKERS: Final = (1, 2, 3, 4)
 SERVERS: Final[dict[str, Start]] = {
     "gateway": lambda site: site.gateway(OTEL_EXPORTER_OTLP_ENDPOINT=site.collector),
     "gateway-untraced": lambda site: site.gateway("gateway-untraced"),
@@ -59,9 +56,11 @@ SERVERS: Final[dict[str, Start]] = {
     "fastapi-untraced": lambda site: site.fastapi("fastapi-untraced"),
     "hello": lambda site: site.gunicorn("hello", "tests.bench.peers.hello:app"),
     "naive": lambda site: site.gunicorn("naive", "tests.bench.peers.naive_flask:app"),
+    **{f"gateway-{count}w": _with_workers(count) for count in WORKERS},
 }
 """How each server is started. ``gateway`` has everything on: key, roles, schema, claims, sessions, metrics, every
-request traced to a live collector, an access line; ``gateway-bare`` has off what can be."""
+request traced to a live collector, an access line; ``gateway-bare`` has off what can be; ``gateway-3w`` has three
+workers."""
 
 _PEERS: Final = ("gateway", "fastapi", "gateway-untraced", "fastapi-untraced", "hello")
 
@@ -104,44 +103,66 @@ FULL: Final[dict[str, tuple[tuple[str, str, tuple[int, ...]], ...]]] = {
         if not (server == "hello" and load == "usage")
     ),
     "ids": tuple(("gateway", load, (1, 8, 128)) for load in ("decide-id", "assignments", "batch")),
+    "workers": tuple(
+        (f"gateway-{count}w", load, (AT_ONCE,)) for load in ("decide", "usage") for count in WORKERS
+    ),
 }
-"""The rest of ``make bench-full``."""
+"""The rest of ``make bench-full`` that is groups; `tests.bench.growth` and its siblings have what is none."""
+
+_TOLD: Final = ("usage", "batch")
+"""Loads whose answers are held against the stream."""
+
+
+def measured(group: str, settings: Settings) -> dict[str, Measured]:
+    """Start a group's servers and measure its cells in turns."""
+    with running() as site:
+        wanted = dict.fromkeys(server for server, _, _ in FULL[group] if server in SERVERS)
+        servers = {name: SERVERS[name](site) for name in wanted}
+        return in_turns(cells(site, servers, group), settings)
 
 
 def cells(site: Site, servers: dict[str, Server], group: str) -> list[Cell]:
     """The cells of a group, over its running servers."""
-    return [
-        Cell(
-            group,
-            server,
-            load,
-            connections,
-            _run(site, servers.get(server), server, load, connections),
+
+    @functools.cache
+    def stored() -> Stored:
+        return read_stream(site.nats.url)
+
+    def cell(server: str, load: str, connections: int) -> Cell:
+        if server not in servers:
+            run = partial(_bare, site.nats.url, load, connections)
+            return Cell(group, server, load, connections, run)
+        if load not in _TOLD:
+            run = partial(_loaded, site, servers[server], load, connections, None)
+            return Cell(group, server, load, connections, run)
+        ledger = Ledger(site.folder / f"told-{group}-{server}-{load}-{connections}")
+        run = partial(_loaded, site, servers[server], load, connections, ledger.folder)
+        return Cell(
+            *(group, server, load, connections, run),
+            figures=lambda: ledger.verdict(stored()).figures,
         )
+
+    return [
+        cell(server, load, connections)
         for server, load, counts in FULL[group]
         for connections in counts
     ]
 
 
-def _run(
-    site: Site, server: Server | None, name: str, load: str, connections: int
-) -> Callable[[float], Sample]:
-    if server is None:
-        return lambda seconds: bare(site.nats.url, load, at_once=connections, seconds=seconds)
+def _bare(url: str, load: str, connections: int, seconds: float) -> Sample:
+    return bare(url, load, at_once=connections, seconds=seconds)
+
+
+def _loaded(
+    site: Site, server: Server, load: str, connections: int, receipts: Path | None, seconds: float
+) -> Sample:
     denied = load == "denied"
-    return partial(
-        _measured,
+    return measure(
         server,
         "usage" if denied else load,
-        site.weak_key if denied else site.key,
-        connections,
-        name in ("gateway-headers", "gateway-bare"),
-    )
-
-
-def _measured(
-    server: Server, script: str, key: str, connections: int, headers: bool, seconds: float
-) -> Sample:
-    return measure(
-        server, script, key=key, connections=connections, seconds=seconds, headers=headers
+        key=site.weak_key if denied else site.key,
+        connections=connections,
+        seconds=seconds,
+        headers=server.name in ("gateway-headers", "gateway-bare"),
+        receipts=receipts,
     )

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,8 +45,13 @@ def measure(
     connections: int,
     seconds: float,
     headers: bool = False,
+    receipts: Path | None = None,
+    given: Mapping[str, str] | None = None,
 ) -> Sample:
-    """Load ``server`` over ``connections`` kept connections. Raises WrkMissing."""
+    """Load ``server`` over ``connections`` kept connections. Raises WrkMissing.
+
+    ``receipts``: a folder in which each 2xx's body is kept. ``given``: environment that the script asks for.
+    """
     if (wrk := shutil.which("wrk")) is None:
         raise WrkMissing
     environment = {
@@ -55,6 +61,8 @@ def measure(
         "BENCH_RUN": f"{time.time_ns():x}",
         "BENCH_NOW": str(time.time_ns() // 1_000_000),
         **({"BENCH_HEADERS": "1"} if headers else {}),
+        **({"BENCH_RECEIPTS": str(receipts)} if receipts else {}),
+        **(given or {}),
     }
     before = server.cpu_seconds()
     told = subprocess.run(

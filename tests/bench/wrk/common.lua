@@ -1,4 +1,5 @@
 -- Requests for wrk. BENCH_KEY: the API key; BENCH_RUN: makes the ids of this run new ones; BENCH_NOW: ms since 1970.
+-- BENCH_RECEIPTS: a folder that the body of each 2xx is written to, a line each, in a file a thread.
 local thread_number = 0
 function setup(thread)
   thread:set("number", thread_number)
@@ -17,3 +18,16 @@ function event(id)
     '"event_type":"chat","latency_ms":850,"cost":0.012,"status":"success","timestamp":' .. os.getenv("BENCH_NOW") .. '}'
 end
 function post(path, body) return wrk.format("POST", path, headers, body) end
+function decide(session)
+  return post("/api/v1/routes/decide", '{"policy_id":"default","task":{"type":"chat","payload":{"text":"hello there"}},' ..
+    '"context":{"session_id":"' .. session .. '"}}')
+end
+local receipts, file = os.getenv("BENCH_RECEIPTS"), nil
+if receipts then
+  function response(status, _, body)
+    if status < 300 then
+      file = file or assert(io.open(receipts .. "/" .. run .. "-" .. number, "w"))
+      file:write(body, "\n")
+    end
+  end
+end
