@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Final
 
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from gateway.telemetry.tracing.otlp.encoder import encode_spans
 from gateway.telemetry.tracing.settings import TracingSettings
+
+_RECONNECT_MS: Final = 5_000
+"""How seldom at most a collector that is away is looked for. gRPC's own pauses grow to two minutes, in which one that
+is back would get nothing."""
 
 
 def otlp_exporter(settings: TracingSettings) -> SpanExporter:
@@ -44,6 +49,8 @@ def _grpc(settings: TracingSettings, url: str) -> SpanExporter:
         insecure=url.startswith("http://"),
         timeout=settings.traces_timeout_seconds,
         compression=Compression.Gzip if gzip else Compression.NoCompression,
+        # gRPC takes whole numbers, whatever the exporter says of its options.
+        channel_options=(("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),),  # type: ignore[arg-type]
     )
 
 
