@@ -56,6 +56,18 @@ def targets(found: list[Target]) -> str:
     )
 
 
+def verdicts(results: Results) -> str:
+    """What clients were told of usage events, and what the stream holds, in Markdown; empty where nothing was told."""
+    names = ("acknowledged", "stored", "twice", "lost")
+    lines = ["| cell | acknowledged | stored | twice | lost | |", "|---|--:|--:|--:|--:|---|"]
+    for name, cell in results.items():
+        if "lost" in cell.figures:
+            counts = [cell.figures[count][0] for count in names]
+            verdict = "**not each once**" if sum(counts[2:]) else "each once"
+            lines.append(f"| {name} | {' | '.join(f'{c:,.0f}' for c in counts)} | {verdict} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
 def growth(results: Results) -> str:
     """How throughput and p99 grow, start-up time and memory in Markdown; empty where none of it was measured."""
     lines: list[str] = []
@@ -75,6 +87,10 @@ def growth(results: Results) -> str:
         for stage in ("idle", "first", "last"):
             sizes = (_list(figures[f"{stage}_{kind}"]) for kind in ("rss", "pss"))
             lines.append(f"| {figures[f'{stage}_requests'][0]:,.0f} | {' | '.join(sizes)} |")
+        lines += [
+            "",
+            "Requests: of both workers together, which are the same processes throughout.",
+        ]
     starts = {n: sorted(c.figures["seconds"]) for n, c in results.items() if "seconds" in c.figures}
     if len(starts) == 2:
         gateway, hello = (times[len(times) // 2] for times in starts.values())
@@ -88,11 +104,12 @@ def growth(results: Results) -> str:
 
 def text(results: Results) -> str:
     """The report in Markdown."""
-    grown = growth(results)
+    grown, told = growth(results), verdicts(results)
     return (
         f"# Bench\n\n{_settings(results)}\n\nMedians over the rounds; the cells of a group took turns."
         " Errors: answers other than 2xx (a denied request is one, on purpose) and broken connections.\n\n"
         f"{table(results)}\n\n"
+        + (f"## Usage events: answers and stream\n\n{told}\n\n" if told else "")
         + (f"## Growth\n\n{grown}\n\n" if grown else "")
         + f"## Targets\n\n{targets(judged(results))}\n"
     )

@@ -109,7 +109,9 @@ def machine() -> str:
 def commit() -> str:
     """The last commit to what is measured, with a mark for changes since; ``unknown`` outside of git."""
     last = _git("log", "-1", "--format=%h", "--abbrev=12", "--", *_MEASURED)
-    changes = _git("diff", "HEAD", "--", *_MEASURED)
+    changes = _git("diff", "HEAD", "--", *_MEASURED) + _git(
+        "status", "--porcelain", "--untracked-files=all", "--", *_MEASURED
+    )
     if not last:
         return "unknown"
     digest = hashlib.sha256(changes.encode()).hexdigest()[:8]

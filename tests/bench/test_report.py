@@ -54,6 +54,8 @@ def test_the_report_says_which_targets_are_met_and_lists_those_that_are_not(tmp_
         "| memory of a worker after 100,000 requests, MB | at most 150 | 101 | met |",
         "| RSS after 1,000,000 requests to that | at most 1.05 | 1.10 | **not met** |",
         "| 100,000 | 100.0, 101.0 | 100.0, 101.0 |",
+        "| publish gateway usage 32 | 9 | 9 | 0 | 0 | each once |",
+        "| publish gateway batch 8 | 9 | 9 | 1 | 0 | **not each once** |",
         "- each once, publish gateway batch 8 (9 acknowledged): lost or twice: 1.00",
         f"to `claims gateway-few usage {AT_ONCE}`: 0.80 of the throughput, 2.00 of the p99.",
         "median of 3: 2.00 s; Flask hello under the same gunicorn 0.50 s; ratio 4.00.",
