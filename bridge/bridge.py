@@ -18,7 +18,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from bridge.bus import Bus
@@ -40,6 +40,8 @@ _log = logging.getLogger(__name__)
 _SERVICE_RETRY_SECONDS = 0.5
 _AUDIT_RETRY_SECONDS = 1.0
 _DRAIN_SECONDS = 2.0
+_REPLACED_SECONDS = 3600.0
+"""How long a stream that is not the one from before is told of: nothing else shows what is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Health:
     loop_lag_seconds: float
     streams: Mapping[str, StreamLevel] = field(default_factory=dict)
     consumers: Mapping[str, ConsumerLevel] = field(default_factory=dict)
+    generation: int = 0
+    """See `Bridge.generation`."""
 
     @property
     def ready(self) -> bool:
@@ -106,6 +110,7 @@ class Bridge:
         self._audit: Audit | None = None
         self._audit_now: asyncio.Event | None = None
         self._created: dict[str, str] = {}
+        self._replaced: dict[str, float] = {}
         self._consumers: Mapping[str, ConsumerLevel] = {}
         self._generation = 0
 
@@ -157,6 +162,7 @@ class Bridge:
             loop_lag_seconds=self._thread.lag_seconds,
             streams=found.levels if found else {},
             consumers=self._consumers,
+            generation=self._generation,
         )
 
     @property
@@ -227,9 +233,14 @@ class Bridge:
         self._consumers = consumers
 
     def _report(self, found: Audit) -> None:
-        if any(found.created.get(name, birth) != birth for name, birth in self._created.items()):
-            self._generation += 1
+        others = [n for n, birth in found.created.items() if self._created.get(n, birth) != birth]
+        self._generation += bool(others)
         self._created = {**self._created, **found.created}
+        now = time.monotonic()
+        self._replaced |= dict.fromkeys(others, now)
+        told = [n for n, since in self._replaced.items() if now < since + _REPLACED_SECONDS]
+        findings = (*found.findings, *(_replaced(name, self._created[name]) for name in told))
+        found = replace(found, findings=findings)
         before = self._audit.findings if self._audit else ()
         for finding in found.findings:
             if finding not in before:
@@ -259,3 +270,7 @@ class Bridge:
             if not any(f"{finding.message} ".startswith(f"{sentence} ") for finding in known):
                 refused[Finding("account", sentence, blocking=True)] = None
         return tuple(refused)
+
+
+def _replaced(name: str, birth: str) -> Finding:
+    return Finding(name, f"is not the one from before, but made at {birth}; what that held is gone")

@@ -182,6 +182,11 @@ def child_exit(server: Arbiter, worker: ThreadWorker) -> None:
     assert _metric_files is not None
     try:
         _metric_files.fold({living.age for living in server.WORKERS.values()})
+    except OSError as error:
+        _log.error(
+            "the metrics of workers that are gone could not be folded, and are tried again: %s",
+            error,
+        )
     except Exception:
         # Raised, it would end the master; what is not folded still counts.
         _log.exception("the metrics of workers that are gone could not be folded")

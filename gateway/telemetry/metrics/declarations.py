@@ -189,6 +189,11 @@ FINDINGS: Final = _nats.gauge(
     Label.of("blocking", "true", "false"),
     merging="livemax",
 )
+STORES_REPLACED: Final = _nats.counter(
+    "beamline_gateway_nats_stores_replaced_total",
+    "How often a worker found streams or buckets to be other ones than before: deleted, restored, a store wiped.",
+    "It counts and nobody restored a backup: what they held is gone, ids that were known among it.",
+)
 STREAM_BYTES: Final = _nats.gauge(
     "beamline_gateway_nats_stream_bytes",
     "Size of a stream, as of the last audit (every 30 s while connected).",

@@ -36,6 +36,7 @@ class Vitals:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vitals", daemon=True)
         self._reconnects = 0
+        self._generation = 0
         self._streams: Mapping[str, StreamLevel] = {}
         self._consumers: Mapping[str, ConsumerLevel] = {}
         self._cpu_seconds = 0.0
@@ -79,6 +80,8 @@ class Vitals:
         reconnects = max(0, health.connects - 1)
         metrics.NATS_RECONNECTS.inc(reconnects - self._reconnects)
         self._reconnects = reconnects
+        metrics.STORES_REPLACED.inc(health.generation - self._generation)
+        self._generation = health.generation
         blocking = sum(finding.blocking for finding in health.findings)
         metrics.FINDINGS.labels("true").set(blocking)
         metrics.FINDINGS.labels("false").set(len(health.findings) - blocking)

@@ -7,6 +7,7 @@ from typing import Final
 from tests.faults.siege.clusters import CLUSTERS
 from tests.faults.siege.kinds import PROCESSES, Kind
 from tests.faults.siege.networks import NETWORKS
+from tests.faults.siege.stores import STORES
 from tests.faults.siege.strangers import STRANGERS
 
-KINDS: Final[tuple[Kind, ...]] = (*PROCESSES, *NETWORKS, *STRANGERS, *CLUSTERS)
+KINDS: Final[tuple[Kind, ...]] = (*PROCESSES, *NETWORKS, *STRANGERS, *STORES, *CLUSTERS)

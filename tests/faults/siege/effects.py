@@ -112,6 +112,8 @@ class Effect:
     attempts: list[Attempt] = field(default_factory=list)
     """Of decides with an id only."""
     wrong: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    """Answers that only a store that has lost something explains."""
     refused: str = ""
     """The last answer that repeating does not change."""
 
@@ -174,7 +176,7 @@ class Effect:
         crossed = []
         operation = OPERATIONS[self.operation]
         if status != operation.status or document.get("emitted") is False:
-            self.wrong.append(f"unexpected: {status} {document}")
+            self.unexpected.append(f"unexpected: {status} {document}")
         said = document["context"]["request_id"]
         if operation.subject:
             answer = str(document["seq"])

@@ -170,7 +170,7 @@ STRANGERS: Final = (
         "connection flood",
         f"{_FLOOD_EACH} connections to each instance at once that say nothing for {_FLOOD_SECONDS} s.",
         flood,
-        times=15,
+        times=20,
     ),
     Kind(
         "request burst",

@@ -136,7 +136,8 @@ def judge(verdict: Verdict, observed: Observed) -> Verdict:
     places = _places(observed.messages, verdict, examples)
     for effect in ledger.effects:
         operation = OPERATIONS[effect.operation]
-        verdict.problems += [f"{effect.tenant} {effect.id}: {one}" for one in effect.wrong[:1]]
+        strange = effect.wrong + (effect.unexpected if verdict.loss_counts else [])
+        verdict.problems += [f"{effect.tenant} {effect.id}: {one}" for one in strange[:1]]
         if not operation.key:
             continue
         if not effect.settled and effect.asked:

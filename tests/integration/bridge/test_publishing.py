@@ -148,6 +148,11 @@ def test_a_deleted_stream_is_missed_by_the_next_publish_and_made_again(
     ack = wait_published(bridge, GENEROUS_SECONDS)
     assert ack.seq == 1, "it is another stream"
     wait_until(lambda: bridge.generation > known, message="nobody is told that it is another one")
+    told = [
+        str(one) for one in bridge.health().findings if "not the one from before" in one.message
+    ]
+    assert len(told) == 1 and told[0].startswith("BEAMLINE_EXEC: "), told
+    assert bridge.health().ready, "it can work with the new one"
 
 
 class Recorder(NoObserver):
