@@ -63,7 +63,9 @@ class Admission:
             raise denied("X-Tenant-ID names a tenant that is not the caller's.")
         self.allowlists.check_tenant(principal.tenant_id)
         good_until = self.authoriser.check(principal.roles, permission, deadline)
-        return replace(principal, good_until=min(principal.good_until, good_until))
+        if principal.good_until <= good_until:
+            return principal
+        return replace(principal, good_until=good_until)
 
 
 class Standing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
@@ -52,9 +53,15 @@ class OrjsonProvider(JSONProvider):
         return json.loads(s)
 
 
+class _Gateway(Flask):
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """``func``: views and hooks are plain functions here. Flask would look again at each, at every request."""
+        return func
+
+
 def create_app(settings: Settings, bridge: Bridge, tracing: Tracing | None = None) -> Flask:
     """The WSGI app over a bridge, which it does not start. Makes no thread and no connection."""
-    app = Flask("gateway", static_folder=None)
+    app = _Gateway("gateway", static_folder=None)
     app.json = OrjsonProvider(app)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False

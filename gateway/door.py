@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from typing import Any, Final
 
 from flask import Flask, Request, Response, current_app, g, request
@@ -123,7 +122,7 @@ class Door:
         notes, asked = g._get_current_object(), request_ctx.request
         context: RequestContext = notes.context
         if not context.trace_id:
-            context = replace(context, trace_id=current_trace_id() or ctx.new_trace_id())
+            context = context._replace(trace_id=current_trace_id() or ctx.new_trace_id())
             notes.context = context
         if asked.endpoint in PROBES:
             return

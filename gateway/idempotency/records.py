@@ -89,8 +89,8 @@ class Record:
 
     def first_call(self, context: RequestContext) -> RequestContext:
         """``context`` under the ids of the call that made this record."""
-        return replace(
-            context, request_id=self.request_id, trace_id=self.trace_id, cp_phase=self.cp_phase
+        return context._replace(
+            request_id=self.request_id, trace_id=self.trace_id, cp_phase=self.cp_phase
         )
 
     def encode(self) -> bytes:

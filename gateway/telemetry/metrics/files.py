@@ -113,6 +113,7 @@ class MetricFiles:
             count_in_memory()
             raise
         os.environ[VARIABLE] = str(folder)
+        _count_as(os.getpid())
 
     def fold(self, living: Collection[int]) -> None:
         """Add what all but the workers of these ages left to the archive, and remove their folders. Raises OSError;
@@ -211,6 +212,14 @@ def count_in_memory() -> None:
     from prometheus_client import values
 
     values.ValueClass = values.MutexValue
+
+
+def _count_as(pid: int) -> None:
+    """Have metrics that are declared from now on write the files of ``pid``. The client asks the system for it at every
+    count, some seventeen times a request, in case that the process was forked: a worker never is."""
+    from prometheus_client import values
+
+    values.ValueClass = values.MultiProcessValue(lambda: pid)  # type: ignore[no-untyped-call]
 
 
 def _summed(folders: Iterable[Path], kind: str) -> dict[str, float]:

@@ -105,7 +105,12 @@ class _SparingTracer(trace.NoOpTracer):
 
 class _TracedRequest(Request):
     """Its `url` is the path alone. The instrumentation alone asks for it, to leave out probes, at every request; to put
-    together what a client thinks that it called costs more than the rest of the span."""
+    together what a client thinks that it called costs more than the rest of the span.
+
+    And it has a `response`, for which the instrumentation looks, too, in vain.
+    """
+
+    response = None
 
     @property
     def url(self) -> str:

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any, Final, Literal
 
 from opentelemetry.trace import (
@@ -41,23 +43,16 @@ class NatsSpans:
         self._tracer = tracing.tracer
         self._propagator = TraceContextTextMapPropagator()
 
-    @contextlib.contextmanager
     def sending(
         self, operation: Literal["request", "publish"], subject: str, headers: dict[str, str]
-    ) -> Iterator[None]:
-        """See `bridge.Observer`."""
+    ) -> AbstractContextManager[None]:
+        """See `bridge.Observer`; begins at once."""
         kind = SpanKind.CLIENT if operation == "request" else SpanKind.PRODUCER
         span = self._tracer.start_span(f"nats.{operation}", kind=kind)
         if span.is_recording():
             span.set_attributes(_sent(operation, subject, headers))
         self._propagator.inject(headers, set_span_in_context(span))
-        try:
-            yield
-        except (BridgeError, asyncio.CancelledError) as error:
-            _fail(span, outcome_of(error))
-            raise
-        finally:
-            span.end()
+        return _Sending(span)
 
     @contextlib.contextmanager
     def consuming(self, durable: str, delivery: Delivery) -> Iterator[Tell]:
@@ -83,6 +78,25 @@ class NatsSpans:
                     _fail(span, error_type)
 
             yield tell
+
+
+class _Sending(AbstractContextManager[None]):
+    """Ends the span of a message with its outcome."""
+
+    __slots__ = ("_span",)
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, BridgeError | asyncio.CancelledError):
+            _fail(self._span, outcome_of(error))
+        self._span.end()
 
 
 def outcome_of(error: BaseException) -> str:

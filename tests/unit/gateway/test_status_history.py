@@ -66,7 +66,7 @@ def test_unknown_outcomes_are_told_newest_first() -> None:
 
 def of_tenant(tenant: str, request_id: str = "r-1") -> RequestContext:
     some = context(request_id=request_id)
-    return replace(some, principal=replace(some.caller, tenant_id=tenant))
+    return some._replace(principal=replace(some.caller, tenant_id=tenant))
 
 
 def test_one_tenant_does_not_push_anothers_unknown_outcomes_out() -> None:
