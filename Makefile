@@ -56,7 +56,8 @@ bench-check: $(STAMP) ## See that what the bench measures still starts and answe
 	$(BIN)/pytest tests/bench $(ARGS)
 
 # ARGS="--only nats-killed --times 3" for a part of it; --list prints the kinds. The report is reports/faults.md.
-faults: $(STAMP) ## Make every kind of fault under load, and judge what became of the effects (needs faketime)
+# Needs faketime, git with the history, and root or user namespaces for small disks.
+faults: $(STAMP) ## Make every kind of fault under load, and judge what became of the effects (half an hour)
 	$(BIN)/pytest tests/faults
 	$(BIN)/python -m tests.faults $(ARGS)
 

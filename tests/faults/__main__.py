@@ -21,6 +21,7 @@ from typing import Final
 
 from tests.faults.siege.all_kinds import KINDS
 from tests.faults.siege.kinds import Kind
+from tests.faults.siege.mounts import have_own_mounts
 from tests.faults.siege.running import run
 from tests.faults.siege.table import Table
 from tests.faults.siege.verdict import Verdict
@@ -100,4 +101,5 @@ def _told(one: Verdict) -> str:
 
 
 if __name__ == "__main__":
+    have_own_mounts("tests.faults", sys.argv[1:])
     sys.exit(main(sys.argv[1:]))

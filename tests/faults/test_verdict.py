@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.siege.clients import Late, Ledger
 from tests.faults.siege.effects import ASK, METER, PLAIN, Attempt, Effect, Operation
+from tests.faults.siege.table import Table
 from tests.faults.siege.verdict import Excuse, Observed, Verdict, judge
 from tests.support.nats_session import StoredMessage
 
@@ -171,3 +172,15 @@ def test_a_result_that_is_not_metered_is_lost_if_it_was_acknowledged() -> None:
 def test_a_service_that_comes_back_too_late_is_not_sound() -> None:
     assert not verdict(returns=[0.1, 5.1]).sound
     assert verdict(returns=[0.1, 4.9]).sound
+
+
+def test_the_report_says_what_was_seen_and_marks_what_is_no_part_of_the_verdict() -> None:
+    effect = wanted()
+    answer(effect)
+    line = Verdict("a fault", times=1, wanted=1, return_limit_seconds=5.0, loss_counts=False)
+    line.about = "Seen: 3 times."
+    judge(line, Observed(Ledger(effects=[effect]), (), {}, {}))
+    table = Table(0, [line], {line.fault: "What is done."})
+    assert line.sound and table.sound, line
+    assert "| a fault | 1 | 0 | 0 | 0 | 0 | 1 | 0 | 1* |" in table.markdown
+    assert "- **a fault**: What is done. Seen: 3 times.\n" in table.markdown

@@ -96,7 +96,6 @@ NETWORKS: Final = (
         f"Nothing gets through, and nobody says so: connections stay open. New ones work after {_HOLE_SECONDS} s, the"
         " old ones never again.",
         black_hole,
-        times=10,
         plan=linked,
         return_seconds=RETURN_SECONDS,
     ),

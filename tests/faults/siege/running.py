@@ -42,6 +42,8 @@ def run(kind: Kind, times: int, seed: int, progress: Progress) -> Verdict:
                 time.sleep(site.dice.uniform(0.0, 2 * _BETWEEN_SECONDS))
             if kind.afterwards is not None:
                 kind.afterwards(site)
+            seen = [f"{what}: {count} times." for what, count in site.seen.items()]
+            verdict.about = " ".join(filter(None, (plan.about, *seen)))
             judge(verdict, site.observe(returns))
     except Exception as error:
         verdict.problems.append(f"the program failed: {type(error).__name__}: {error}")

@@ -9,7 +9,7 @@ import random
 import re
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -68,6 +68,8 @@ class Plan:
     link: object = None
     """What ``before_nats`` belongs to, for the faults that act on it."""
     clients: int = CLIENTS
+    about: str = ""
+    """What is known only when it is made, for the report."""
 
 
 class Site:
@@ -92,6 +94,8 @@ class Site:
         self.dice = dice
         self.problems: list[str] = []
         self.excuses: list[Excuse] = []
+        self.seen: Counter[str] = Counter()
+        """What faults looked for beside the verdict, and how often it was there; for the report."""
         self.siege = siege
         self._executions = executions
         self._worker = worker
@@ -131,6 +135,10 @@ class Site:
                 if not succeeded:
                     time.sleep(0.02)
         return time.monotonic() - begun
+
+    def refuses(self) -> bool:
+        """Whether some instance does not serve a new effect now."""
+        return not all(self._probe(gateway) for gateway in self.gateways)
 
     def _probe(self, gateway: GatewayProcess) -> bool:
         tenant = self.dice.choice(TENANTS)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.faults.siege.kinds import LONGER_SECONDS, RETURN_SECONDS, Kind
-from tests.faults.siege.site import Plan, Site
+from tests.faults.siege.site import STREAMS, Plan, Site
 from tests.support.faults_clock import shifted_clock
 from tests.support.gateway_process import GatewayProcess
 from tests.support.nats_session import NatsSession
@@ -30,9 +30,15 @@ _REPLACED: Final = "not the one from before"
 _REPLACED_METRIC: Final = "beamline_gateway_nats_stores_replaced_total"
 
 
+_REFUSED: Final = "An instance refused a new effect meanwhile"
+_TOLD: Final = "An instance said so in /readyz, and all its workers counted it"
+_NO_ROOM: Final = "A worker found no room for its files, and said so"
+_UNCOUNTED: Final = "what this worker counts is lost"
+
+
 @contextlib.contextmanager
 def _small_disk(mebibytes: int) -> Iterator[Path]:
-    """A file system of its own. Needs root, as whatever mounts does."""
+    """A file system of its own. Needs root, if only in a user namespace: see `tests.faults.siege.mounts`."""
     with tempfile.TemporaryDirectory(prefix="small-disk-") as folder:
         size = f"size={mebibytes}m,mode=0755"
         subprocess.run(["mount", "-t", "tmpfs", "-o", size, "siege", folder], check=True)
@@ -57,6 +63,11 @@ def _full(disk: Path) -> Iterator[None]:
         ballast.unlink()
 
 
+def _bitten(site: Site) -> None:
+    """What a fault is for was seen: one that does nothing proves nothing."""
+    site.problems += [f"never seen: {what}" for what, count in site.seen.items() if not count]
+
+
 # -- NATS' disk ---------------------------------------------------------------------------------------
 
 
@@ -71,6 +82,7 @@ def fill_nats_disk(site: Site) -> None:
     """nats-server gives JetStream up when it cannot write: it takes a restart when there is room again."""
     with _full(site.nats.folder):
         time.sleep(LONGER_SECONDS)
+        site.seen[_REFUSED] += site.refuses()
     site.nats.stop()
     site.nats.start()
 
@@ -94,6 +106,7 @@ def fill_store(site: Site) -> None:
         session.call(fill(), timeout=60.0)
         try:
             time.sleep(LONGER_SECONDS)
+            site.seen[_REFUSED] += site.refuses()
         finally:
             session.delete_stream(_BALLAST)
 
@@ -103,21 +116,30 @@ def fill_store(site: Site) -> None:
 
 def empty_store(site: Site) -> None:
     """Not judged by what is lost, but every worker must notice, ``/readyz`` say so, and what the alert counts move."""
-    counted = [_replaced_total(gateway) for gateway in site.gateways]
+    before = [(_said(gateway), _replaced_total(gateway)) for gateway in site.gateways]
     site.nats.kill()
     shutil.rmtree(site.nats.folder / "jetstream")
     site.nats.start()
-    for gateway, before in zip(site.gateways, counted, strict=True):
+    for gateway, (said, total) in zip(site.gateways, before, strict=True):
+        workers = len(gateway.workers())
         try:
-            wait_until(lambda: _says_so(gateway), timeout=RETURN_SECONDS)  # noqa: B023 - called at once
-            wait_until(lambda: _replaced_total(gateway) >= before + 2, timeout=RETURN_SECONDS)  # noqa: B023
+            wait_until(lambda: _names_all(_said(gateway) - said), timeout=RETURN_SECONDS)  # noqa: B023 - called at once
+            wait_until(lambda: _replaced_total(gateway) >= total + workers, timeout=RETURN_SECONDS)  # noqa: B023
         except AssertionError as error:
             site.problems.append(f"{gateway.url} does not tell of the empty store: {error}")
+        else:
+            site.seen[_TOLD] += 1
 
 
-def _says_so(gateway: GatewayProcess) -> bool:
+def _said(gateway: GatewayProcess) -> frozenset[str]:
+    """What a worker's /readyz says of streams that are not the ones from before; each birth is said in it."""
     answer = gateway.get("/readyz")
-    return answer is not None and any(_REPLACED in one for one in answer.json()["findings"])
+    findings = [] if answer is None else answer.json()["findings"]
+    return frozenset(one for one in findings if _REPLACED in one)
+
+
+def _names_all(findings: frozenset[str]) -> bool:
+    return {*STREAMS} <= {one.partition(":")[0] for one in findings}
 
 
 def _replaced_total(gateway: GatewayProcess) -> float:
@@ -155,6 +177,8 @@ def fill_metrics_disk(site: Site) -> None:
         time.sleep(_APART_SECONDS)
         if (took := site.await_service(RETURN_SECONDS)) > RETURN_SECONDS:
             site.problems.append(f"with the metrics' disk full it served only after {took:.1f} s")
+    said = sum(gateway.output().count(_UNCOUNTED) for gateway in site.gateways)
+    site.seen[_NO_ROOM] = said
 
 
 # -- clocks -------------------------------------------------------------------------------------------
@@ -174,15 +198,17 @@ STORES: Final = (
     Kind(
         "NATS' disk full",
         f"Not a byte is left on its disk for {LONGER_SECONDS} s. Over when there is room and the server, which gives up"
-        " JetStream, was restarted. Needs root, for the disk.",
+        " JetStream, was restarted. Needs root or user namespaces, for the disk.",
         fill_nats_disk,
         plan=on_a_small_disk,
+        afterwards=_bitten,
     ),
     Kind(
         "NATS' store full",
         f"JetStream is at its limit of {_STORE_MIB} MB for {LONGER_SECONDS} s, and refuses.",
         fill_store,
         plan=with_a_small_store,
+        afterwards=_bitten,
     ),
     Kind(
         "NATS' store empty",
@@ -193,9 +219,11 @@ STORES: Final = (
     ),
     Kind(
         "metrics' disk full",
-        "Not a byte is left for the files of the metrics, and a worker is killed meanwhile. Needs root, for the disk.",
+        "Not a byte is left for the files of the metrics, and a worker is killed meanwhile."
+        " Needs root or user namespaces, for the disk.",
         fill_metrics_disk,
         plan=metrics_on_a_small_disk,
+        afterwards=_bitten,
     ),
     Kind(
         "clocks apart",

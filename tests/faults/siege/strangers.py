@@ -155,12 +155,9 @@ STRANGERS: Final = (
         f"{_SLOW_EACH} clients for each instance send their body a byte every {_STEP_SECONDS} s, without end. Over when"
         f" a request's time to arrive is ({READ_TIMEOUT_SECONDS} s here); they go on.",
         slow_bodies,
-        times=10,
         plan=bounded,
     ),
-    Kind(
-        "slow heads", "The same, from within their headers on.", slow_heads, times=10, plan=bounded
-    ),
+    Kind("slow heads", "The same, from within their headers on.", slow_heads, plan=bounded),
     Kind(
         "half-closed clients",
         f"{_HALF_CLOSED_EACH} clients for each instance close their side after the request; each must be answered.",
@@ -170,7 +167,6 @@ STRANGERS: Final = (
         "connection flood",
         f"{_FLOOD_EACH} connections to each instance at once that say nothing for {_FLOOD_SECONDS} s.",
         flood,
-        times=20,
     ),
     Kind(
         "request burst",

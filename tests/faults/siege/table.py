@@ -34,6 +34,7 @@ _LEGEND: Final = """\
   that were not metered. **twice**: stored twice, called "the first" twice, asked of the Router twice in a lease.
 - **late**: not answered within the deadline + 0.5 s. **crossed**: of another request or tenant.
 - **unsettled**: neither accepted nor refused, however often repeated.
+- **…\\***: the store was wiped on purpose; what is counted so is no part of the verdict.
 - **back**: the longest time from a fault's end until every instance served new effects again, and what is allowed.
 """
 
@@ -88,7 +89,8 @@ class Table:
                 lines += [f"- **{one.fault}**", *(f"  - {failure}" for failure in one.failures)]
             lines.append("")
         lines += ["## What is done", ""]
-        lines += [f"- **{name}**: {note}" for name, note in self.notes.items()]
+        about = {one.fault: f" {one.about}" for one in self.verdicts if one.about}
+        lines += [f"- **{name}**: {note}{about.get(name, '')}" for name, note in self.notes.items()]
         return "\n".join(lines) + "\n"
 
     def _row(self, one: Verdict) -> str:

@@ -79,6 +79,8 @@ class Verdict:
     slowest_seconds: float = 0.0
     lag_seconds: float = 0.0
     seconds: float = 0.0
+    about: str = ""
+    """What was found out about the site, a sentence for the report."""
     loss_counts: bool = True
     problems: list[str] = field(default_factory=list)
 
