@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -11,7 +12,6 @@ from pathlib import Path
 import click
 
 from gateway.operator import COMMANDS
-from gateway.operator.bus import CONFIGURATION_ERROR
 from gateway.settings import Settings, SettingsError, variables
 from gateway.smoke.command import smoke_command
 from gateway.smoke.target import Target
@@ -19,7 +19,22 @@ from gateway.smoke.target import Target
 OUT_OF_DATE = 1
 
 
-@click.group()
+class _Commands(click.Group):
+    """Imports an operator's command when it is called for: all of them took longer than the rest of `serve`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See `click.Group`."""
+        return sorted({*super().list_commands(ctx), *COMMANDS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See `click.Group`."""
+        if cmd_name in COMMANDS and cmd_name not in self.commands:
+            module = importlib.import_module(f"gateway.operator.{COMMANDS[cmd_name]}")
+            self.add_command(getattr(module, cmd_name))
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands)
 @click.version_option(package_name="beamline-gateway")
 def main() -> None:
     """HTTP gateway in front of NATS. Configured by the environment; see `settings`."""
@@ -96,8 +111,6 @@ def _stack_for_smoke(otlp_endpoint: str, otlp_protocol: str) -> AbstractContextM
 
 
 main.add_command(smoke_command(_stack_for_smoke))
-for command in COMMANDS:
-    main.add_command(command)
 
 
 def _settings() -> Settings:
@@ -105,6 +118,8 @@ def _settings() -> Settings:
     try:
         return Settings.from_environ(os.environ)
     except SettingsError as error:
+        from gateway.operator.bus import CONFIGURATION_ERROR
+
         for problem in error.problems:
             click.echo(f"{problem}", err=True)
         sys.exit(CONFIGURATION_ERROR)

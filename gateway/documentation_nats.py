@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bridge import required_permissions
-from gateway.app import bridge_config
-from gateway.operator import backup, needs_of_all
+from gateway.bridge_config import bridge_config
+from gateway.operator import backup
 from gateway.operator.bus import operator_config
+from gateway.operator.needs import needs_of_all
 from gateway.settings import Settings
 
 Permissions = Mapping[str, tuple[str, ...]]

@@ -11,7 +11,7 @@ from typing import Any, Final
 from marshmallow import Schema, fields
 
 from gateway import openapi, schemas
-from gateway.app import bridge_config
+from gateway.bridge_config import bridge_config
 from gateway.json import dumps_readable
 from gateway.settings import Settings, variables
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 from bridge import Bridge
-from gateway.app import bridge_config, create_app
+from gateway.app import create_app
+from gateway.bridge_config import bridge_config
 from gateway.intake import ResultIntake
 from gateway.runtime import EXTENSION
 from gateway.settings import Settings

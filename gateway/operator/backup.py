@@ -20,7 +20,7 @@ import click
 from bridge import Bus, Refusal, Refused, Snapshot, Snapshots
 from gateway import sticky
 from gateway.access import roles
-from gateway.app import bridge_config
+from gateway.bridge_config import bridge_config
 from gateway.idempotency import records
 from gateway.identity import keys
 from gateway.operations import results

@@ -32,7 +32,7 @@ from typing import Final, NoReturn, Protocol, TypeVar
 import click
 
 from bridge import Bridge, BridgeConfig, BridgeError, BucketSpec, Bus
-from gateway.app import bridge_config
+from gateway.bridge_config import bridge_config
 from gateway.settings import Settings, SettingsError
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import sys
 import click
 
 from bridge import Bridge
-from gateway.app import bridge_config
+from gateway.bridge_config import bridge_config
 from gateway.operator.bus import (
     CONNECT_SECONDS,
     NAME,

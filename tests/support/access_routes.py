@@ -6,7 +6,8 @@ from werkzeug.routing import Rule
 
 from bridge import Bridge
 from gateway.access import required_by
-from gateway.app import bridge_config, create_app
+from gateway.app import create_app
+from gateway.bridge_config import bridge_config
 from gateway.settings import Settings
 
 

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -119,9 +119,11 @@ def parsed(command: Command) -> tuple[click.Command, bool]:
     while isinstance(found, click.Group):
         if not words:
             return found, False
-        if words[0] not in found.commands:
+        below = _below(found, words[0])
+        if below is None:
             raise click.UsageError(f"there is no {words[0]}: {command}")
-        found = found.commands[words.pop(0)]
+        found = below
+        del words[0]
     try:
         found.make_context(found.name, words)
     except click.MissingParameter:
@@ -137,9 +139,14 @@ def options_of(command: click.Command) -> Iterator[str]:
     """The options of a command and of those below it."""
     for parameter in command.params:
         yield from parameter.opts
-    below: dict[str, Any] = getattr(command, "commands", {})
-    for each in below.values():
-        yield from options_of(each)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            if (below := _below(command, name)) is not None:
+                yield from options_of(below)
+
+
+def _below(group: click.Group, name: str) -> click.Command | None:
+    return group.get_command(click.Context(group), name)
 
 
 def _spoken(document: Path) -> list[str]:
@@ -149,7 +156,7 @@ def _spoken(document: Path) -> list[str]:
 def _readings(span: str) -> Iterator[tuple[str, ...]]:
     first, *others = span.split(" | ")
     words = shlex.split(first)
-    if words[0] in main.commands and isinstance(main.commands[words[0]], click.Group):
+    if isinstance(_below(main, words[0]), click.Group):
         words.insert(0, GATEWAY)
     yield tuple(words)
     for other in others:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from bridge import Bridge, BridgeConfig, BridgeError, Bus
-from gateway.app import bridge_config
+from gateway.bridge_config import bridge_config
 from gateway.settings import Settings, SettingsError
 from gateway.smoke.checks.once import Metered
 from gateway.smoke.client import one_line

@@ -14,7 +14,7 @@ import pytest
 from nats.js.api import ConsumerInfo
 
 from bridge import Bridge
-from gateway.app import bridge_config
+from gateway.bridge_config import bridge_config
 from gateway.devstack.nats_server import NatsServer
 from gateway.intake import DURABLE, ResultIntake
 from gateway.settings import Settings

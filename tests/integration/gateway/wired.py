@@ -12,7 +12,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from werkzeug.test import TestResponse
 
 from bridge import Bridge
-from gateway.app import bridge_config, create_app
+from gateway.app import create_app
+from gateway.bridge_config import bridge_config
 from gateway.intake import ResultIntake
 from gateway.settings import Settings
 from gateway.telemetry.metrics.labels import SubjectLabel

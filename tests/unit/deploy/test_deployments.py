@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from bridge import Bridge, required_permissions
-from gateway.app import bridge_config, create_app
+from gateway.app import create_app
+from gateway.bridge_config import bridge_config
 from gateway.settings import variables
 from gateway.telemetry.metrics.declarations import families
 from tests.support.deploy_files import (

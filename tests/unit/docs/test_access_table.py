@@ -8,7 +8,8 @@ from pathlib import Path
 from bridge import Bridge
 from gateway.access import Permission, required_by
 from gateway.access.roles import default_document, parse
-from gateway.app import bridge_config, create_app
+from gateway.app import create_app
+from gateway.bridge_config import bridge_config
 from gateway.door import OPEN_BLUEPRINTS
 from gateway.settings import Settings
 

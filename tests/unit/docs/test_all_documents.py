@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from bridge import BucketSpec, StreamSpec
-from gateway.app import bridge_config
+from gateway.bridge_config import bridge_config
 from gateway.documentation_subjects import MAPPED
 from gateway.settings import Settings
 from gateway.telemetry.metrics import declarations

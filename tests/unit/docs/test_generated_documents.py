@@ -10,12 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from bridge import required_permissions
-from gateway.app import bridge_config
+from gateway.bridge_config import bridge_config
 from gateway.cli import OUT_OF_DATE, main
 from gateway.documentation import documents
 from gateway.environment import Variable
-from gateway.operator import backup, needs_of_all
+from gateway.operator import backup
 from gateway.operator.bus import operator_config
+from gateway.operator.needs import needs_of_all
 from gateway.settings import Settings, variables
 
 DOCS = Path(__file__).parents[3] / "docs"

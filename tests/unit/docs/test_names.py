@@ -15,9 +15,10 @@ from typing import Final
 import pytest
 
 from bridge import required_permissions
-from gateway.app import bridge_config
-from gateway.operator import backup, needs_of_all
+from gateway.bridge_config import bridge_config
+from gateway.operator import backup
 from gateway.operator.bus import operator_config
+from gateway.operator.needs import needs_of_all
 from gateway.settings import Settings, variables
 from gateway.smoke.failures import Failure
 from gateway.smoke.plan import Outcome

@@ -14,7 +14,8 @@ import warnings
 import structlog
 
 from bridge import Bridge
-from gateway.app import bridge_config, create_app
+from gateway.app import create_app
+from gateway.bridge_config import bridge_config
 from gateway.settings import Settings
 from gateway.telemetry.logging import setup
 from tests.unit.gateway.given import CALLER, DECIDE, DECIDE_BODY

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge import StreamSpec, subject_covers
-from gateway.app import bridge_config
+from gateway.bridge_config import bridge_config
 from tests.unit.gateway.given import settings
 
 MINUTE_MS = 60_000

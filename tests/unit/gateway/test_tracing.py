@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 
 from bridge import Bridge
-from gateway.app import bridge_config, create_app
+from gateway.app import create_app
+from gateway.bridge_config import bridge_config
 from gateway.telemetry.tracing import http_spans
 from gateway.telemetry.tracing.tracer import Tracing, current_trace_id, link_to, recorded_span
 from tests.unit.gateway.given import (
