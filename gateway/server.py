@@ -196,9 +196,14 @@ class Worker(ThreadWorker):
         self.poller.register(conn.sock, selectors.EVENT_READ, readable)
 
     def is_parent_alive(self) -> bool:
-        """Without a master there is no successor either: let go of the address at once, for the next master."""
+        """Without a master there is no successor either: let go of the address at once, for the next master.
+
+        And of the connections, with the next answer of each: gunicorn would serve on those that are busy for as long as
+        a stopping worker may finish what it has begun, and cut them then.
+        """
         alive = bool(super().is_parent_alive())
         if not alive:
+            self.alive = False
             self.set_accept_enabled(False)
             for listener in self.sockets:
                 listener.close()

@@ -140,6 +140,34 @@ def test_kept_idle_connections_do_not_delay_the_end() -> None:
         assert time.monotonic() - begun < GRACEFUL / 2
 
 
+def test_workers_without_a_master_end_with_the_next_answer_of_each_connection() -> None:
+    """However busy a connection is: it is told to close, not served until the graceful time cuts it."""
+    with running("ending", ENVIRONMENT) as started:
+        gateway = started.gateway
+        workers = gateway.workers()
+        told: list[int] = []
+        at_work = threading.Barrier(9)
+
+        def ask_until_told() -> None:
+            with gateway.client(headers={}) as client:
+                client.get("/livez")  # what nobody has accepted yet goes with the address
+                at_work.wait(GRACEFUL)
+                while (answer := client.get("/livez")).header("Connection") != "close":
+                    pass
+                told.append(answer.status)
+
+        clients = [threading.Thread(target=ask_until_told, daemon=True) for _ in range(8)]
+        for one in clients:
+            one.start()
+        at_work.wait(GRACEFUL)
+        os.kill(gateway.pid, signal.SIGKILL)
+        gateway.wait()
+        wait_until(lambda: not any(is_alive(pid) for pid in workers), GRACEFUL / 2)
+        for one in clients:
+            one.join(GRACEFUL)
+        assert told == [200] * len(clients)
+
+
 def test_request_that_never_ends_does_not_keep_the_gateway() -> None:
     """A silent Router: the deadline ends the request, the gateway ends below its graceful time."""
     environment = {**ENVIRONMENT, "ROUTER_REQUEST_TIMEOUT_MS": "2000"}
