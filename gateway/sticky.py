@@ -200,8 +200,14 @@ async def _write(bus: Bus, key: str, binding: Binding, revision: int, deadline: 
 async def _claim_or_wait(bus: Bus, key: str, patience_ends: float, answered_by: float) -> Found:
     bucket = bus.bucket(BUCKET)
     claim = Binding(None, 0, "", random.randbytes(8).hex())
+    seen: Found | None = None
     while True:
-        entry = await bucket.get(key, deadline=answered_by)
+        try:
+            entry = await bucket.get(key, deadline=answered_by)
+        except BridgeError:
+            if seen is None or time.monotonic() < patience_ends:
+                raise
+            return seen  # the last look took too long; the bucket answered a moment ago
         if entry is None:
             try:
                 revision = await bucket.create(key, claim.encode(), deadline=answered_by)
@@ -216,6 +222,7 @@ async def _claim_or_wait(bus: Bus, key: str, patience_ends: float, answered_by: 
         left = patience_ends - time.monotonic()
         if left <= 0:
             return found  # ask freely, and bind if nobody has
+        seen = found
         await asyncio.sleep(min(left, _PAUSE_SECONDS * random.uniform(1.0, 3.0)))
 
 

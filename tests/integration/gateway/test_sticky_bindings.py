@@ -198,6 +198,19 @@ def test_twenty_whose_patience_is_over_never_take_the_bucket_for_unavailable(
     assert {one.result().stickiness for one in waiting} == {Stickiness.MISS}
 
 
+def test_one_whose_last_look_is_not_answered_goes_by_what_it_saw(
+    server: NatsServer, workers: list[Worker], key: str, pool: ThreadPoolExecutor
+) -> None:
+    workers[0].find(key)
+    looking = pool.submit(workers[1].find, key, 2.5)
+    time.sleep(0.3)  # of the second that it has patience for: it has seen the claim, and looks on
+    server.freeze()
+    try:
+        assert looking.result().stickiness is Stickiness.MISS
+    finally:
+        server.thaw()
+
+
 def test_late_owner_does_not_replace_the_provider_that_another_one_bound(
     workers: list[Worker], key: str
 ) -> None:
