@@ -61,8 +61,6 @@ class Health:
     loop_lag_seconds: float
     streams: Mapping[str, StreamLevel] = field(default_factory=dict)
     consumers: Mapping[str, ConsumerLevel] = field(default_factory=dict)
-    generation: int = 0
-    """See `Bridge.generation`."""
 
     @property
     def ready(self) -> bool:
@@ -162,7 +160,6 @@ class Bridge:
             loop_lag_seconds=self._thread.lag_seconds,
             streams=found.levels if found else {},
             consumers=self._consumers,
-            generation=self._generation,
         )
 
     @property

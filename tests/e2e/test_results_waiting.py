@@ -6,7 +6,6 @@ One worker each, so that its places can be counted.
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -16,9 +15,10 @@ import pytest
 from tests.support.documents import new_id
 from tests.support.event_stream import EventStream
 from tests.support.gateway_process import GatewayProcess
-from tests.support.http_client import Answer, Client
+from tests.support.http_client import Answer
 from tests.support.nats_session import NatsSession
 from tests.support.result_messages import RESULTS, publish, result_body
+from tests.support.scraping import scrape
 from tests.support.stacks import Running, running
 from tests.support.waiting import AT_ONCE_SECONDS, PATIENCE, RECOVERY_SECONDS, wait_until
 from tests.support.wire import expect_error
@@ -237,7 +237,7 @@ def test_streams_outlive_a_restart_of_nats_and_long_polls_say_that_it_is_away() 
                 target=lambda: interrupted.append(_long_poll(gateway)), daemon=True
             )
             poll.start()
-            wait_until(lambda: _waiting(client) == 3)
+            wait_until(lambda: scrape(client).total("beamline_gateway_waiting_requests") == 3)
             nats.kill()
             wait_until(lambda: client.get("/readyz").status == 503)
             answer = client.get(f"{RESULTS}/{body['assignment_id']}?wait_ms=20000")
@@ -258,13 +258,6 @@ def test_streams_outlive_a_restart_of_nats_and_long_polls_say_that_it_is_away() 
             assert time.monotonic() - published < 5.0 * PATIENCE
             wait_until(lambda: client.get("/readyz").status == 200, RECOVERY_SECONDS)
             assert client.get(f"{RESULTS}/{body['assignment_id']}").status == 200
-
-
-def _waiting(client: Client) -> int:
-    """How many long polls and streams the gateway counts."""
-    text = client.get("/metrics").body.decode()
-    found = re.search(r"^beamline_gateway_waiting_requests (\S+)", text, re.M)
-    return int(float(found[1])) if found else 0
 
 
 def _long_poll(gateway: GatewayProcess) -> Answer:

@@ -119,10 +119,10 @@ def parsed(command: Command) -> tuple[click.Command, bool]:
     while isinstance(found, click.Group):
         if not words:
             return found, False
-        below = _below(found, words[0])
-        if below is None:
+        command_below = below(found, words[0])
+        if command_below is None:
             raise click.UsageError(f"there is no {words[0]}: {command}")
-        found = below
+        found = command_below
         del words[0]
     try:
         found.make_context(found.name, words)
@@ -141,11 +141,12 @@ def options_of(command: click.Command) -> Iterator[str]:
         yield from parameter.opts
     if isinstance(command, click.Group):
         for name in command.list_commands(click.Context(command)):
-            if (below := _below(command, name)) is not None:
-                yield from options_of(below)
+            if (each := below(command, name)) is not None:
+                yield from options_of(each)
 
 
-def _below(group: click.Group, name: str) -> click.Command | None:
+def below(group: click.Group, name: str) -> click.Command | None:
+    """The command of that name in a group, which may import it now."""
     return group.get_command(click.Context(group), name)
 
 
@@ -156,7 +157,7 @@ def _spoken(document: Path) -> list[str]:
 def _readings(span: str) -> Iterator[tuple[str, ...]]:
     first, *others = span.split(" | ")
     words = shlex.split(first)
-    if isinstance(_below(main, words[0]), click.Group):
+    if isinstance(below(main, words[0]), click.Group):
         words.insert(0, GATEWAY)
     yield tuple(words)
     for other in others:

@@ -80,8 +80,9 @@ class Vitals:
         reconnects = max(0, health.connects - 1)
         metrics.NATS_RECONNECTS.inc(reconnects - self._reconnects)
         self._reconnects = reconnects
-        metrics.STORES_REPLACED.inc(health.generation - self._generation)
-        self._generation = health.generation
+        generation = self._bridge.generation
+        metrics.STORES_REPLACED.inc(generation - self._generation)
+        self._generation = generation
         blocking = sum(finding.blocking for finding in health.findings)
         metrics.FINDINGS.labels("true").set(blocking)
         metrics.FINDINGS.labels("false").set(len(health.findings) - blocking)

@@ -17,6 +17,7 @@ from tests.faults.siege.site import STREAMS, Plan, Site
 from tests.support.faults_clock import shifted_clock
 from tests.support.gateway_process import GatewayProcess
 from tests.support.nats_session import NatsSession
+from tests.support.scraping import scrape_of
 from tests.support.waiting import wait_until
 
 _STORE_MIB: Final = 256
@@ -28,7 +29,6 @@ _BALLAST: Final = "BALLAST"
 _APART_SECONDS: Final = 1.0
 _REPLACED: Final = "not the one from before"
 _REPLACED_METRIC: Final = "beamline_gateway_nats_stores_replaced_total"
-
 
 _REFUSED: Final = "An instance refused a new effect meanwhile"
 _TOLD: Final = "An instance said so in /readyz, and all its workers counted it"
@@ -143,12 +143,7 @@ def _names_all(findings: frozenset[str]) -> bool:
 
 
 def _replaced_total(gateway: GatewayProcess) -> float:
-    answer = gateway.get("/metrics")
-    assert answer is not None
-    lines = answer.body.decode().splitlines()
-    return sum(
-        float(line.rpartition(" ")[2]) for line in lines if line.startswith(_REPLACED_METRIC)
-    )
+    return scrape_of(gateway).total(_REPLACED_METRIC)
 
 
 # -- the disk of the metrics --------------------------------------------------------------------------

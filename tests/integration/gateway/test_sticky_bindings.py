@@ -203,7 +203,9 @@ def test_one_whose_last_look_is_not_answered_goes_by_what_it_saw(
 ) -> None:
     workers[0].find(key)
     looking = pool.submit(workers[1].find, key, 2.5)
-    time.sleep(0.3)  # of the second that it has patience for: it has seen the claim, and looks on
+    wait_until(lambda: workers[1].bridge.health().in_flight == 1)
+    # Asked after the first look, on the same connection: when it is answered that one has seen the claim, and looks on.
+    workers[1].entry(key)
     server.freeze()
     try:
         assert looking.result().stickiness is Stickiness.MISS

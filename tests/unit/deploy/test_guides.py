@@ -17,6 +17,7 @@ from gateway.schemas.decide import DecideRequest
 from gateway.settings import variables
 from gateway.telemetry.metrics.declarations import families
 from tests.support.deploy_queries import DEPLOY, exposed, rules
+from tests.support.document_commands import below
 from tests.support.gateway_process import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -121,9 +122,9 @@ def test_a_command_that_is_named_exists(guide: Path) -> None:
             for word in words.split()[:2]:
                 if not isinstance(command, click.Group):
                     break
-                below = command.get_command(click.Context(command), word)
-                assert below is not None, f"beamline-gateway {words}"
-                command = below
+                found = below(command, word)
+                assert found is not None, f"beamline-gateway {words}"
+                command = found
 
 
 # -- exit codes -------------------------------------------------------------------------------------
