@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bridge import Bus, Message, NotSent, Refusal, Refused, Unknown
@@ -189,3 +192,30 @@ def test_an_operation_that_asks_twice_at_the_same_time_gets_both_answers(
 
     replies = bridge.run(both, deadline)
     assert [reply.payload for reply in replies] == [b"answer to a", b"answer to b"]
+
+
+def test_cancellation_in_the_moment_of_the_answer_is_not_forgotten(
+    server: NatsServer,
+    nats: NatsSession,
+    bridges: RunningBridges,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Responder(nats, at_once=True)
+    bridge = bridges.start(server.url)
+    ask = Client.request
+
+    async def cancelled_with_the_answer(client: Client, *args: Any, **options: Any) -> Msg:
+        """As `asyncio.wait_for` does in Python 3.11 when both come in one turn of the loop."""
+        answer = await ask(client, *args, **options)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        return answer
+
+    monkeypatch.setattr(Client, "request", cancelled_with_the_answer)
+    with pytest.raises(Unknown):
+        request(bridge)
+    monkeypatch.undo()
+    assert request(bridge, payload=b"next").payload == b"answer to next"

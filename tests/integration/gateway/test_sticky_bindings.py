@@ -194,7 +194,7 @@ def test_twenty_whose_patience_is_over_never_take_the_bucket_for_unavailable(
     workers: list[Worker], key: str, pool: ThreadPoolExecutor
 ) -> None:
     workers[0].find(key)
-    waiting = [pool.submit(workers[n % 2].find, key, 0.3 + n / 100) for n in range(20)]
+    waiting = [pool.submit(workers[n % 2].find, key, 1 + n / 100) for n in range(20)]
     assert {one.result().stickiness for one in waiting} == {Stickiness.MISS}
 
 
