@@ -127,6 +127,22 @@ def test_traces_go_on_when_the_collector_is_back(protocol: Protocol) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_no_trace_is_lost_when_the_collector_is_restarted(protocol: Protocol) -> None:
+    """A worker finds the connection that it had dead when it sends the next batch, which is sent again."""
+    alone = {"WEB_CONCURRENCY": "1"}
+    with traced("restarted", alone, protocol=protocol) as stack, stack.gateway.client() as client:
+        stack.receiver.close()
+        for _ in range(4):
+            with OtlpReceiver(protocol, bind=stack.receiver.address) as restarted:
+                trace_id = uuid.uuid4().hex
+                client.post(ASSIGNMENTS, assignment_body(), {"X-Trace-ID": trace_id})
+                restarted.wait_for(
+                    lambda spans, asked=trace_id: any(span.trace_id == asked for span in spans),  # type: ignore[misc]
+                    GENEROUS_SECONDS,
+                )
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_spans_of_the_last_requests_are_sent_before_the_end(protocol: Protocol) -> None:
     with OtlpReceiver(protocol) as receiver:
         # No batch is due before the end.

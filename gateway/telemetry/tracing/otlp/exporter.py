@@ -7,12 +7,22 @@ from typing import Final
 
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from gateway.json import dumps
 from gateway.telemetry.tracing.otlp.encoder import encode_spans
 from gateway.telemetry.tracing.settings import TracingSettings
 
 _RECONNECT_MS: Final = 5_000
 """How seldom at most a collector that is away is looked for. gRPC's own pauses grow to two minutes, in which one that
 is back would get nothing."""
+_RETRY: Final = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "0.5s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+"""Within a batch's time. A connection whose collector was restarted is found dead by the next batch, and the exporter's
+own first pause is about as long as the time that a batch has: it would be lost."""
 
 
 def otlp_exporter(settings: TracingSettings) -> SpanExporter:
@@ -49,8 +59,14 @@ def _grpc(settings: TracingSettings, url: str) -> SpanExporter:
         insecure=url.startswith("http://"),
         timeout=settings.traces_timeout_seconds,
         compression=Compression.Gzip if gzip else Compression.NoCompression,
-        # gRPC takes whole numbers, whatever the exporter says of its options.
-        channel_options=(("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),),  # type: ignore[arg-type]
+        channel_options=(
+            # gRPC takes whole numbers, whatever the exporter says of its options.
+            ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),  # type: ignore[arg-type]
+            (
+                "grpc.service_config",
+                dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY}]}).decode(),
+            ),
+        ),
     )
 
 
