@@ -38,6 +38,7 @@ public final class Beamline {
             switch (status) {
                 case 409: // in_progress names a time, idempotency_conflict does not
                     return retryAfter != null;
+                case 408:
                 case 429:
                 case 500:
                 case 502:

@@ -72,7 +72,7 @@ class Beamline:
 def _asks_for_another(answer):
     if answer.status_code == 409:  # in_progress names a time, idempotency_conflict does not
         return "Retry-After" in answer.headers
-    return answer.status_code in (429, 500, 502, 503, 504)
+    return answer.status_code in (408, 429, 500, 502, 503, 504)
 
 
 def _retry_after(answer):

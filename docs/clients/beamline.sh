@@ -32,7 +32,7 @@ while :; do
     case $status in
         2??) cat "$work/answer"; exit 0 ;;
         000) ;;
-        429 | 500 | 502 | 503 | 504) cat "$work/answer" > "$work/why" ;;
+        408 | 429 | 500 | 502 | 503 | 504) cat "$work/answer" > "$work/why" ;;
         409) # in_progress names a time, idempotency_conflict does not
             [ -n "$retry_after" ] || { cat "$work/answer" >&2; exit 1; }
             cat "$work/answer" > "$work/why" ;;

@@ -28,7 +28,7 @@ ROUNDING_SECONDS = 0.01
 
 TROUBLES = (
     (Step(429, "2"), Step(fault="reset"), Step(503, "1")),
-    (Step(fault="cut"), Step(500), Step(502)),
+    (Step(fault="cut"), Step(500), Step(408), Step(502)),
     (Step(504), Step(409, "1"), Step(503, "Wed, 21 Oct 2015 07:28:00 GMT")),
 )
 
