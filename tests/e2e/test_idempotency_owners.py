@@ -13,9 +13,10 @@ import pytest
 
 from tests.support.documents import DECIDE, decide_body, new_id
 from tests.support.http_client import Answer, Client
-from tests.support.idempotency_calls import Asked, frozen
+from tests.support.idempotency_calls import Asked
 from tests.support.idempotency_fleet import LEASE_SECONDS, Fleet, worker_clients
 from tests.support.idempotency_operations import REPLAYED, Document, expect_replay
+from tests.support.process_table import frozen
 from tests.support.scripted_router import ScriptedRouter, decision
 from tests.support.waiting import GENEROUS_SECONDS
 from tests.support.wire import expect_error

@@ -249,7 +249,9 @@ def test_memory_does_not_grow_while_nats_is_frozen() -> None:
 
 
 def test_publish_without_its_stream_is_unavailable_at_once() -> None:
-    with running("streamless", ENVIRONMENT) as started, started.gateway.client() as client:
+    # One worker: a second one that still starts would make the stream again.
+    alone = {**ENVIRONMENT, "WEB_CONCURRENCY": "1"}
+    with running("streamless", alone) as started, started.gateway.client() as client:
         assert publish(client).status == 202
         with NatsSession(started.nats.url) as session:
             session.delete_stream("BEAMLINE_USAGE")

@@ -18,6 +18,7 @@ from gateway.devstack.nats_server import NatsServer
 from tests.support.documents import new_id
 from tests.support.gateway_process import GatewayProcess
 from tests.support.nats_session import NatsSession
+from tests.support.process_table import frozen
 from tests.support.result_instances import instances
 from tests.support.result_messages import (
     EXEC,
@@ -66,7 +67,9 @@ def results_of(request_id: str) -> list[dict[str, Any]]:
 def in_the_middle(consuming: Consuming, bodies: list[dict[str, Any]]) -> None:
     """Publish them all, and return while they are being consumed."""
     before = consuming.worker.last_sequence(USAGE_STREAM)
-    publish_all(consuming.worker, bodies)
+    # Otherwise a machine that is busy with this test's own publishing may find all of them consumed at its end.
+    with frozen(*consuming.ending.workers(), *consuming.staying.workers()):
+        publish_all(consuming.worker, bodies)
     metered = wait_until(lambda: consuming.worker.last_sequence(USAGE_STREAM) - before)
     assert metered < COUNT, "too late: all of them are consumed"
 

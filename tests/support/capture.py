@@ -70,12 +70,13 @@ class Capture:
 
     def saw_metric_files(self, folder: Path, owner: str) -> None:
         """The same of the files that the workers count in. What goes away meanwhile was folded into another."""
-        for path in sorted(folder.rglob("*.db")):
-            try:
-                content = path.read_bytes().rstrip(b"\0")
-            except FileNotFoundError:
-                continue
-            self.saw("metrics", content, owner)
+        for parent, _, names in os.walk(folder):
+            for name in sorted(name for name in names if name.endswith(".db")):
+                try:
+                    content = Path(parent, name).read_bytes().rstrip(b"\0")
+                except FileNotFoundError:
+                    continue
+                self.saw("metrics", content, owner)
 
     def saw_export(self, path: str, body: bytes) -> None:
         """The same of an export that the gateway on this path sent. Texts in protobuf are plain UTF-8."""

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 from tests.support.http_client import Answer
@@ -69,22 +64,6 @@ def wait_until_looked_at(fleet: Fleet, *, workers: int) -> None:
 def at_work(fleet: Fleet) -> int:
     """How many requests are under way in the whole fleet."""
     return int(fleet.total("beamline_gateway_in_flight_requests"))
-
-
-@contextlib.contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """The process sleeps inside the block, all of its threads."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        wait_until(lambda: process_state(pid) == "T", message=f"{pid} does not stop")
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-def process_state(pid: int) -> str:
-    """The kernel's letter for it: ``T`` is stopped."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _asked_by_connection(fleet: Fleet) -> dict[int, int]:

@@ -1,11 +1,15 @@
-"""Reading /proc: children, marks and memory of processes that the tests started."""
+"""Reading /proc: children, marks and memory of processes that the tests started; and stopping them for a while."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from tests.support.waiting import wait_until
 
 _PROC: Final = Path("/proc")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -23,12 +27,21 @@ def children_of(pid: int) -> list[int]:
 
 def is_alive(pid: int) -> bool:
     """Whether the process runs; one that has ended and waits to be collected does not."""
+    return _state_of(pid) not in ("Z", "X", None)
+
+
+@contextlib.contextmanager
+def frozen(*pids: int) -> Iterator[None]:
+    """The processes sleep inside the block, all of their threads."""
     try:
-        stat = (_PROC / str(pid) / "stat").read_text()
-    except OSError:
-        return False
-    # The command's name stands in brackets and may hold anything; the state follows the last one.
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        for pid in pids:
+            wait_until(lambda pid=pid: _state_of(pid) == "T", message=f"{pid} does not stop")  # type: ignore[misc]
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def command_of(pid: int) -> str:
@@ -65,3 +78,13 @@ def marked_processes(mark: str) -> dict[int, int]:
                 stat = (entry / "stat").read_text()
                 found[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
     return found
+
+
+def _state_of(pid: int) -> str | None:
+    """The kernel's letter for it (``T`` is stopped); None if it is gone."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text()
+    except OSError:
+        return None
+    # The command's name stands in brackets and may hold anything; the state follows the last one.
+    return stat.rpartition(")")[2].split()[0]
