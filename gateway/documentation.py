@@ -13,6 +13,7 @@ from typing import Final
 from marshmallow import ValidationError
 
 from gateway import (
+    documentation_messages,
     documentation_metrics,
     documentation_nats,
     documentation_subjects,
@@ -62,8 +63,8 @@ def documents() -> dict[str, str]:
             _GENERATED, login="\n".join(_table([v for v in variables() if v.name in _LOGIN]))
         ),
         "NATS_SUBJECTS.md": documentation_subjects.subjects(_GENERATED),
-        "ARCHITECTURE/PROTO_NATS_MAPPING.md": documentation_subjects.mapping(_GENERATED),
-        "SCHEMAS.md": documentation_subjects.json_schemas(_GENERATED),
+        "ARCHITECTURE/PROTO_NATS_MAPPING.md": documentation_messages.mapping(_GENERATED),
+        "SCHEMAS.md": documentation_messages.json_schemas(_GENERATED),
         "TRACES.md": documentation_traces.render(_GENERATED),
     }
 

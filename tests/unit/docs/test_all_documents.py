@@ -14,7 +14,7 @@ import pytest
 
 from bridge import BucketSpec, StreamSpec
 from gateway.bridge_config import bridge_config
-from gateway.documentation_subjects import MAPPED
+from gateway.documentation_messages import MAPPED
 from gateway.settings import Settings
 from gateway.telemetry.metrics import declarations
 from tests.support.document_text import documents, name_of, prose
