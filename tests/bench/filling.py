@@ -27,6 +27,7 @@ TENANT: Final = "acme"
 PROVIDER: Final = "openai:gpt-4o"
 """Whom the responder always names: a session with anybody else would move."""
 _LOT: Final = 2_000
+_IN_FLIGHT: Final = 128
 _FIRST: Final = {"Nats-Expected-Last-Subject-Sequence": "0"}
 
 
@@ -104,7 +105,9 @@ async def _refill(url: str, filling: Filling, count: int) -> float:
             await _put(client, filling, number, acknowledged=number == lot[-1])
     found = (await client.jetstream().stream_info(f"KV_{filling.bucket}")).state.messages
     await client.close()
-    assert found == count, f"{found:,} of {count:,} entries are in {filling.bucket}"
+    # What the load before had in flight at its end may have come to it.
+    missing = f"{found:,} of {count:,} entries are in {filling.bucket}"
+    assert count <= found <= count + _IN_FLIGHT, missing
     return time.perf_counter() - begun
 
 
