@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.devstack.nats_server import NatsServer
+from gateway.devstack.ports import PortReservation
 from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver, Protocol
 from gateway.telemetry.tracing.otlp.spans import Span
 from tests.integration.devstack.processes import ServiceProcess
@@ -81,7 +82,9 @@ def traced(
 ) -> Iterator[Traced]:
     """Start NATS, a receiver and a gateway that sends to it, and the devstack's services where wanted."""
     with contextlib.ExitStack() as stack:
-        receiver = stack.enter_context(OtlpReceiver(protocol))
+        # A test that closes it may listen there again.
+        port = stack.enter_context(PortReservation())
+        receiver = stack.enter_context(OtlpReceiver(protocol, bind=port.address))
         nats = stack.enter_context(NatsServer(name=name))
         sending = sending_to(receiver)
         if router:

@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, SpanKind, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
+from gateway.devstack.ports import PortReservation
 from gateway.telemetry.tracing.otlp.receiver import OtlpReceiver, Protocol
 from tests.support.waiting import GENEROUS_SECONDS, wait_until
 
@@ -164,17 +165,18 @@ def test_who_waits_is_woken_by_what_comes(protocol: Protocol) -> None:
 def test_a_taken_port_is_told_at_once_and_a_closed_one_can_be_taken_again(
     protocol: Protocol,
 ) -> None:
-    first = OtlpReceiver(protocol)
-    first.start()
-    with pytest.raises(OSError, match="in use"):
-        OtlpReceiver(protocol, bind=first.address)
-    first.close()
-    first.close()
-    with OtlpReceiver(protocol, bind=first.address) as again:
-        assert again.address == first.address
-        with sending(exporter(protocol, again.endpoint)) as tracer:
-            tracer.start_span("to the second").end()
-        again.wait_for(lambda spans: spans, GENEROUS_SECONDS)
+    with PortReservation() as port:
+        first = OtlpReceiver(protocol, bind=port.address)
+        first.start()
+        with pytest.raises(OSError, match="in use"):
+            OtlpReceiver(protocol, bind=first.address)
+        first.close()
+        first.close()
+        with OtlpReceiver(protocol, bind=first.address) as again:
+            assert again.address == first.address
+            with sending(exporter(protocol, again.endpoint)) as tracer:
+                tracer.start_span("to the second").end()
+            again.wait_for(lambda spans: spans, GENEROUS_SECONDS)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
