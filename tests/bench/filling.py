@@ -106,8 +106,8 @@ async def _refill(url: str, filling: Filling, count: int) -> float:
     found = (await client.jetstream().stream_info(f"KV_{filling.bucket}")).state.messages
     await client.close()
     # What the load before had in flight at its end may have come to it.
-    missing = f"{found:,} of {count:,} entries are in {filling.bucket}"
-    assert count <= found <= count + _IN_FLIGHT, missing
+    there = f"{found:,} of {count:,} entries are in {filling.bucket}"
+    assert count <= found <= count + _IN_FLIGHT, there
     return time.perf_counter() - begun
 
 

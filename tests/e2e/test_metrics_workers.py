@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tests.support.capture import metric_files
 from tests.support.gateway_process import GatewayProcess
 from tests.support.http_client import Client
 from tests.support.load import NO_ANSWER, Load, kinds
@@ -184,8 +185,7 @@ def test_files_do_not_pile_up() -> None:
         gateway = started.gateway
 
         def held() -> int:
-            folder = gateway.folder / "metrics"
-            return len(list(folder.rglob("*.db")))
+            return len(metric_files(gateway.folder / "metrics"))
 
         wait_until(lambda: ready(gateway) == 1)
         first = held()

@@ -70,13 +70,12 @@ class Capture:
 
     def saw_metric_files(self, folder: Path, owner: str) -> None:
         """The same of the files that the workers count in. What goes away meanwhile was folded into another."""
-        for parent, _, names in os.walk(folder):
-            for name in sorted(name for name in names if name.endswith(".db")):
-                try:
-                    content = Path(parent, name).read_bytes().rstrip(b"\0")
-                except FileNotFoundError:
-                    continue
-                self.saw("metrics", content, owner)
+        for path in metric_files(folder):
+            try:
+                content = path.read_bytes().rstrip(b"\0")
+            except FileNotFoundError:
+                continue
+            self.saw("metrics", content, owner)
 
     def saw_export(self, path: str, body: bytes) -> None:
         """The same of an export that the gateway on this path sent. Texts in protobuf are plain UTF-8."""
@@ -175,3 +174,13 @@ class _Exports(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the tests' own output."""
+
+
+def metric_files(folder: Path) -> list[Path]:
+    """The files that workers count in, at any depth. Unlike `Path.rglob` it minds no folder that goes meanwhile."""
+    return sorted(
+        Path(parent, name)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(".db")
+    )

@@ -6,12 +6,14 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from tests.support.waiting import wait_until
 
 _PROC: Final = Path("/proc")
+_ENDED: Final = ("Z", "X", "")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -27,7 +29,7 @@ def children_of(pid: int) -> list[int]:
 
 def is_alive(pid: int) -> bool:
     """Whether the process runs; one that has ended and waits to be collected does not."""
-    return _state_of(pid) not in ("Z", "X", None)
+    return _state_and_parent(pid)[0] not in _ENDED
 
 
 @contextlib.contextmanager
@@ -37,7 +39,7 @@ def frozen(*pids: int) -> Iterator[None]:
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         for pid in pids:
-            wait_until(lambda pid=pid: _state_of(pid) == "T", message=f"{pid} does not stop")  # type: ignore[misc]
+            wait_until(partial(_has_stopped, pid), message=f"{pid} does not stop")
         yield
     finally:
         for pid in pids:
@@ -74,17 +76,23 @@ def marked_processes(mark: str) -> dict[int, int]:
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
-            if wanted in (entry / "environ").read_bytes() and is_alive(int(entry.name)):
-                stat = (entry / "stat").read_text()
-                found[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+            if wanted in (entry / "environ").read_bytes():
+                state, parent = _state_and_parent(int(entry.name))
+                if state not in _ENDED:
+                    found[int(entry.name)] = parent
     return found
 
 
-def _state_of(pid: int) -> str | None:
-    """The kernel's letter for it (``T`` is stopped); None if it is gone."""
+def _has_stopped(pid: int) -> bool:
+    return _state_and_parent(pid)[0] == "T"
+
+
+def _state_and_parent(pid: int) -> tuple[str, int]:
+    """The kernel's letter for it (``T`` is stopped), and its parent's pid; "" and 0 if it is gone."""
     try:
         stat = (_PROC / str(pid) / "stat").read_text()
     except OSError:
-        return None
+        return "", 0
     # The command's name stands in brackets and may hold anything; the state follows the last one.
-    return stat.rpartition(")")[2].split()[0]
+    state, parent, *_ = stat.rpartition(")")[2].split()
+    return state, int(parent)
