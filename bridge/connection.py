@@ -25,6 +25,7 @@ from nats.aio.client import Client
 
 from bridge.config import BridgeConfig, Tls
 from bridge.errors import Closed, NotSent
+from bridge.replies import RequestingClient
 
 _log = logging.getLogger(__name__)
 _VIOLATION = re.compile(
@@ -95,7 +96,7 @@ class Connection:
         """Connect and stay connected until `close`. Runs as a task of the loop."""
         while not self._closing:
             closed = asyncio.Event()
-            client = Client()
+            client = RequestingClient()
             self._client = client
             try:
                 await client.connect(**self._options(closed))

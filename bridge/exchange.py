@@ -106,15 +106,10 @@ class Exchange:
         assert task is not None
         waiting = self._waiting.setdefault(subject, set())
         waiting.add(task)
-        cancelled = task.cancelling()
         try:
-            answer = await client.request(
+            return await client.request(
                 subject, payload, timeout=remaining, headers=dict(headers) if headers else None
             )
-            if task.cancelling() - (task in self._interrupted) > cancelled:
-                # Python 3.11's `wait_for` forgets a cancellation that comes in the same turn as the answer.
-                raise asyncio.CancelledError
-            return answer
         except asyncio.CancelledError:
             why = self._interrupted.pop(task, None)
             if why is not None and task.uncancel() == 0:

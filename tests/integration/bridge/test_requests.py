@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bridge import Bus, Message, NotSent, Refusal, Refused, Unknown
+from bridge.replies import RequestingClient
 from gateway.devstack.nats_server import NatsServer
 from tests.support.bridge_running import (
     DECIDE,
@@ -201,21 +200,21 @@ def test_cancellation_in_the_moment_of_the_answer_is_not_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Responder(nats, at_once=True)
-    bridge = bridges.start(server.url)
-    ask = Client.request
+    asking: list[asyncio.Task[Any]] = []
+    hear = RequestingClient._hear
 
-    async def cancelled_with_the_answer(client: Client, *args: Any, **options: Any) -> Msg:
-        """As `asyncio.wait_for` does in Python 3.11 when both come in one turn of the loop."""
-        answer = await ask(client, *args, **options)
+    async def hear_and_cancel(client: RequestingClient, message: Msg) -> None:
+        await hear(client, message)
+        if message.data == b"answer to this":
+            asking[0].cancel()
+
+    async def ask(bus: Bus) -> Message:
         task = asyncio.current_task()
         assert task is not None
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(0)
-        return answer
+        asking.append(task)
+        return await bus.request(DECIDE, b"this", headers={}, deadline=time.monotonic() + 5)
 
-    monkeypatch.setattr(Client, "request", cancelled_with_the_answer)
+    monkeypatch.setattr(RequestingClient, "_hear", hear_and_cancel)
+    bridge = bridges.start(server.url)
     with pytest.raises(Unknown):
-        request(bridge)
-    monkeypatch.undo()
-    assert request(bridge, payload=b"next").payload == b"answer to next"
+        bridge.run(ask, time.monotonic() + 5)
