@@ -72,7 +72,6 @@ GROUPS: Final[dict[str, tuple[tuple[str, str, tuple[int, ...]], ...]]] = {
         ("gateway", "decide-plain", (32,)),
         ("gateway-1%", "decide", (32,)),
         ("gateway-headers", "decide", (32,)),
-        ("gateway-unpinned", "decide", (32,)),
         ("gateway-bare", "decide-plain", (32,)),
         ("naive", "decide", (8,)),
     ),
@@ -102,6 +101,7 @@ FULL: Final[dict[str, tuple[tuple[str, str, tuple[int, ...]], ...]]] = {
         for load in ("decide", "usage")
         if not (server == "hello" and load == "usage")
     ),
+    "pinning": (("gateway", "decide", (32,)), ("gateway-unpinned", "decide", (32,))),
     "ids": tuple(("gateway", load, (1, 8, 128)) for load in ("decide-id", "assignments", "batch")),
     "workers": tuple(
         (f"gateway-{count}w", load, (AT_ONCE,)) for load in ("decide", "usage") for count in WORKERS
