@@ -25,9 +25,9 @@ setup: $(STAMP) ## Install the locked versions into .venv (PYTHON=... chooses th
 run: $(STAMP) ## Start the whole stack: NATS, a Router, a worker, the gateway
 	@exec $(BIN)/beamline-gateway dev
 
-# Two processes, a test module to one of them: most of the time is spent waiting for servers.
+# Three processes, a test module to one of them, also on two cores: most of the time is spent waiting for servers.
 test: $(STAMP) ## Run the test suite (ARGS="-k decide" for a part of it)
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
 
 # A collector of each protocol; --strict: what cannot be checked here fails, too. docs/SMOKE.md has the exit codes.
 smoke: $(STAMP) ## Start everything, check it from outside (metrics, traces, exactly-once), end it
