@@ -176,6 +176,57 @@ def test_without_a_collector_a_callers_trace_is_passed_on_as_it_came() -> None:
     assert current_trace_id() is None
 
 
+@pytest.fixture
+def half(monkeypatch: pytest.MonkeyPatch) -> Iterator[Traced]:
+    """Traces of which every other one is recorded where no caller has decided: by the low half of its id."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    made = Traced()
+    yield made
+    made.tracing.shutdown(5.0)
+
+
+def test_what_the_sampler_takes_has_its_span_and_what_it_drops_only_its_trace(half: Traced) -> None:
+    answered = [half.post() for _ in range(60)]
+    taken = {trace for trace in answered if int(trace[16:], 16) < 1 << 63}
+    spans = half.spans()
+    assert len(set(answered)) == 60 and 0 < len(taken) < 60
+    assert sorted(map(trace_of, spans)) == sorted(taken)
+    assert {(span.kind, span.name, span.parent) for span in spans} == {
+        (SpanKind.SERVER, f"POST {DECIDE}", None)
+    }
+    assert current_trace_id() is None
+
+
+@pytest.mark.parametrize(("half_of_id", "recorded"), [("0", 1), ("f", 0)])
+def test_the_sampler_is_asked_with_the_id_that_the_client_named(
+    half: Traced, half_of_id: str, recorded: int
+) -> None:
+    trace_id = f"{'a' * 16}{half_of_id * 15}1"
+    assert half.post(**{"X-Trace-ID": trace_id}) == trace_id
+    assert [trace_of(span) for span in half.spans()] == [trace_id] * recorded
+
+
+@pytest.mark.parametrize(("flags", "recorded"), [("01", 1), ("00", 0)])
+def test_the_caller_decides_before_the_sampler(half: Traced, flags: str, recorded: int) -> None:
+    trace_id = (
+        "a" * 15 + ("f" if recorded else "0") * 16 + "1"
+    )  # which alone would say the opposite
+    parent = f"00-{trace_id}-00f067aa0ba902b7-{flags}"
+    assert half.post(traceparent=parent, **{"X-Trace-ID": trace_id}) == trace_id
+    spans = half.spans()
+    assert [trace_of(span) for span in spans] == [trace_id] * recorded
+    assert all(span.parent and span.parent.span_id == 0x00F067AA0BA902B7 for span in spans)
+
+
+def test_no_path_looks_like_a_dropped_one(half: Traced) -> None:
+    for path in ("dropped", "/dropped", "//dropped"):
+        half.app.test_client().get(
+            path, headers={"traceparent": PARENT}, environ_overrides={"PATH_INFO": path}
+        )
+    assert len(half.spans()) == 3
+
+
 def test_a_replay_links_to_the_first_request(traced: Traced) -> None:
     with traced.tracing.tracer.start_as_current_span("first") as first:
         noted = recorded_span()
