@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+import tracemalloc
 
 import pytest
 
+from gateway import json
 from gateway.idempotency import Conflict, Replay, Replays
 
 
@@ -28,8 +30,24 @@ def test_what_was_put_is_found_by_an_equal_request() -> None:
     replays = Replays(10, Generation())
     kept = replay(body=b"1")
     replays.put("k", kept)
-    assert replays.get("k", "f") is kept
+    assert replays.get("k", "f") == kept
     assert replays.get("other", "f") is None
+
+
+def test_an_answer_is_kept_in_as_much_memory_as_it_is_long() -> None:
+    replays, count, length = Replays(1_000, Generation()), 1_000, 500
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(count):
+            body = json.dumps({"text": f"{number:{length}}"})
+            replays.put(str(number), replay(body=body))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert replays.get(str(count - 1), "f") is not None
+    overhead = 1_000  # the entry, its key and its place in the cache
+    assert (kept - before) / count < length + overhead
 
 
 def test_another_request_under_the_key_is_a_conflict() -> None:
