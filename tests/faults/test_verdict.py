@@ -164,6 +164,27 @@ def test_a_router_that_is_asked_again_within_a_lease_is_found(status: int, again
     assert verdict(effect, asked=asked).twice == again
 
 
+@pytest.mark.parametrize(
+    ("status", "at", "again"), [(504, 11.2, 0), (504, 10.8, 1), (200, 11.2, 1)]
+)
+def test_a_question_that_comes_when_its_attempt_has_given_up_shares_no_lease(
+    status: int, at: float, again: int
+) -> None:
+    effect = wanted(ASK)
+    decided(effect, "acme.one.2")
+    effect.attempts = [Attempt(1, 10.0, 11.0, status), Attempt(2, 10.6, 11.1, 200)]
+    asked = {("acme", "one"): [("acme.one.2", 10.7), ("acme.one.1", at)]}
+    assert verdict(effect, asked=asked).twice == again
+
+
+def test_an_attempt_that_asks_twice_is_found() -> None:
+    effect = wanted(ASK)
+    decided(effect, "acme.one.1")
+    effect.attempts = [Attempt(1, 10.0, 10.5, 200)]
+    asked = {("acme", "one"): [("acme.one.1", 10.1), ("acme.one.1", 19.9)]}
+    assert verdict(effect, asked=asked).twice == 1
+
+
 def test_a_result_that_is_not_metered_is_lost_if_it_was_acknowledged() -> None:
     assert verdict(results={("acme", "as"): True}).lost == 1
     assert verdict(results={("acme", "as"): False}).sound

@@ -214,12 +214,19 @@ def _asked_again(
     """Calls of the Router that shared a lease: an attempt with a 5xx has given its own back."""
     attempts = {f"{effect.tenant}.{effect.id}.{one.number}": one for one in effect.attempts}
     wrong = []
-    for (before, _), (after, at) in itertools.pairwise(asked):
-        first = attempts.get(before)
-        if first is None or after == before:
-            wrong.append(f"asked twice: {before}, {after}: {effect}")
-        elif first.status < 500 and at < first.sent + lease_seconds:
-            wrong.append(f"asked again after {at - first.sent:.3f} s: {before}, {after}: {effect}")
+    in_time: list[tuple[str, float]] = []
+    for name, at in asked:
+        attempt = attempts.get(name)
+        if attempt is None or name in {before for before, _ in in_time}:
+            wrong.append(f"asked twice: {name}: {effect}")
+        # A frozen NATS keeps a question, and delivers it when its attempt has given up long ago.
+        elif attempt.status < 500 or at <= attempt.ended:
+            in_time.append((name, at))
+    for (before, _), (after, at) in itertools.pairwise(in_time):
+        first = attempts[before]
+        if first.status < 500 and at < first.sent + lease_seconds:
+            told = f"{first} of {before}, then at {at:.3f} {attempts[after]}"
+            wrong.append(f"asked again after {at - first.sent:.3f} s: {told}")
     return wrong
 
 
