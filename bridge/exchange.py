@@ -119,7 +119,7 @@ class Exchange:
             raise translate(error) from error
         finally:
             if self._interrupted.pop(task, None) is not None:
-                task.uncancel()  # the answer came in the same moment, and the cancellation was swallowed
+                task.uncancel()  # nats-py swallowed the cancellation, as it does where it flushes
             waiting.discard(task)
             if not waiting:
                 self._waiting.pop(subject, None)

@@ -177,10 +177,11 @@ def test_a_question_that_comes_when_its_attempt_has_given_up_shares_no_lease(
     assert verdict(effect, asked=asked).twice == again
 
 
-def test_an_attempt_that_asks_twice_is_found() -> None:
+@pytest.mark.parametrize("status", [200, 504])
+def test_an_attempt_that_asks_twice_is_found(status: int) -> None:
     effect = wanted(ASK)
     decided(effect, "acme.one.1")
-    effect.attempts = [Attempt(1, 10.0, 10.5, 200)]
+    effect.attempts = [Attempt(1, 10.0, 10.05, status)]
     asked = {("acme", "one"): [("acme.one.1", 10.1), ("acme.one.1", 19.9)]}
     assert verdict(effect, asked=asked).twice == 1
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.faults.siege.clients import Late, Ledger
-from tests.faults.siege.effects import ASK, BY_SUBJECT, METER, OPERATIONS, Effect
+from tests.faults.siege.effects import ASK, BY_SUBJECT, METER, OPERATIONS, Attempt, Effect
 from tests.support.nats_session import StoredMessage
 
 _EXAMPLES: Final = 12
@@ -214,19 +214,20 @@ def _asked_again(
     """Calls of the Router that shared a lease: an attempt with a 5xx has given its own back."""
     attempts = {f"{effect.tenant}.{effect.id}.{one.number}": one for one in effect.attempts}
     wrong = []
-    in_time: list[tuple[str, float]] = []
+    seen: set[str] = set()
+    in_time: list[tuple[Attempt, float]] = []
     for name, at in asked:
         attempt = attempts.get(name)
-        if attempt is None or name in {before for before, _ in in_time}:
+        if attempt is None or name in seen:
             wrong.append(f"asked twice: {name}: {effect}")
         # A frozen NATS keeps a question, and delivers it when its attempt has given up long ago.
         elif attempt.status < 500 or at <= attempt.ended:
-            in_time.append((name, at))
-    for (before, _), (after, at) in itertools.pairwise(in_time):
-        first = attempts[before]
+            in_time.append((attempt, at))
+        seen.add(name)
+    for (first, _), (second, at) in itertools.pairwise(in_time):
         if first.status < 500 and at < first.sent + lease_seconds:
-            told = f"{first} of {before}, then at {at:.3f} {attempts[after]}"
-            wrong.append(f"asked again after {at - first.sent:.3f} s: {told}")
+            after = at - first.sent
+            wrong.append(f"asked again after {after:.3f} s: {effect.id}: {first}, then {second}")
     return wrong
 
 

@@ -218,3 +218,4 @@ def test_cancellation_in_the_moment_of_the_answer_is_not_forgotten(
     bridge = bridges.start(server.url)
     with pytest.raises(Unknown):
         bridge.run(ask, time.monotonic() + 5)
+    assert request(bridge, payload=b"next").payload == b"answer to next"

@@ -209,9 +209,8 @@ def test_the_sampler_is_asked_with_the_id_that_the_client_named(
 
 @pytest.mark.parametrize(("flags", "recorded"), [("01", 1), ("00", 0)])
 def test_the_caller_decides_before_the_sampler(half: Traced, flags: str, recorded: int) -> None:
-    trace_id = (
-        "a" * 15 + ("f" if recorded else "0") * 16 + "1"
-    )  # which alone would say the opposite
+    # Which alone would say the opposite.
+    trace_id = "a" * 15 + ("f" if recorded else "0") * 16 + "1"
     parent = f"00-{trace_id}-00f067aa0ba902b7-{flags}"
     assert half.post(traceparent=parent, **{"X-Trace-ID": trace_id}) == trace_id
     spans = half.spans()
