@@ -3,30 +3,54 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+import time
+from collections.abc import Iterator, Sequence
 
-from gateway.devstack.nats_server import NatsServer
+from gateway.devstack.nats_server import NatsServer, NatsServerError
 from gateway.devstack.ports import PortReservation
 
-NODES = 3
+_START_SECONDS = 30.0
 
 
 @contextlib.contextmanager
-def nats_cluster() -> Iterator[list[NatsServer]]:
-    """Start them; until they agree on a leader, requests to JetStream are refused or lost."""
+def nats_cluster(count: int = 3) -> Iterator[list[NatsServer]]:
+    """So many servers of one cluster, each with a store of its own; healthy, and agreed on a leader."""
     with contextlib.ExitStack() as stack:
-        routes = [stack.enter_context(PortReservation()) for _ in range(NODES)]
-        peers = ", ".join(f'"nats://{route.address}"' for route in routes)
-        nodes = [
-            NatsServer(
-                name=f"node-{number}",
-                config=f'cluster {{ name: c, listen: "{route.address}", routes: [{peers}] }}',
-            )
-            for number, route in enumerate(routes)
-        ]
-        for node in nodes:
+        routes = [stack.enter_context(contextlib.closing(PortReservation())) for _ in range(count)]
+        others = ", ".join(json.dumps(f"nats-route://{route.address}") for route in routes)
+        nodes = []
+        for number, route in enumerate(routes):
+            address = json.dumps(route.address)
+            config = f"cluster {{\n  name: three\n  listen: {address}\n  routes: [{others}]\n}}"
+            node = NatsServer(name=f"node-{number}", config=config)
             stack.callback(node.close)
+            nodes.append(node)
+        for node in nodes:
             node.start(wait=False)
         for node in nodes:
-            node.wait_healthy()
+            node.wait_healthy(_START_SECONDS)
+        _await_meta_leader(nodes)
         yield nodes
+
+
+def stream_leader(nodes: Sequence[NatsServer], stream: str) -> NatsServer | None:
+    """The node that leads a stream, as any node that answers says."""
+    for node in nodes:
+        with contextlib.suppress(OSError, NatsServerError, KeyError):
+            account = node.jsz("streams=true&accounts=true")["account_details"][0]
+            for detail in account["stream_detail"]:
+                if detail["name"] == stream:
+                    leader = detail["cluster"]["leader"]
+                    return next((one for one in nodes if one.name == leader), None)
+    return None
+
+
+def _await_meta_leader(nodes: Sequence[NatsServer]) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if nodes[0].jsz("").get("meta_cluster", {}).get("leader"):
+                return
+        time.sleep(0.1)
+    raise AssertionError("the cluster does not choose a leader")

@@ -9,7 +9,8 @@ from typing import Final
 
 from gateway.devstack.nats_server import NatsServer
 from tests.faults.siege.kinds import CLUSTER_RETURN_SECONDS, LONGER_SECONDS, Kind
-from tests.faults.siege.site import STREAMS, Plan, Site, stream_leader
+from tests.faults.siege.site import STREAMS, Plan, Site
+from tests.support.nats_cluster import stream_leader
 from tests.support.waiting import wait_until
 
 _HEALTHY_SECONDS: Final = 30.0

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.devstack.nats_server import NatsServer, NatsServerError
-from gateway.devstack.ports import PortReservation
 from tests.faults.siege.clients import Siege
 from tests.faults.siege.effects import METER, TENANTS, Effect
 from tests.faults.siege.verdict import Excuse, Observed
 from tests.support.gateway_process import GatewayProcess
 from tests.support.http_client import JSON, Client, as_tenant
+from tests.support.nats_cluster import nats_cluster
 from tests.support.nats_session import NatsSession, StoredMessage
 from tests.support.result_messages import RESULT_SUBJECT, result_body, result_headers
 from tests.support.scripted_router import RouterRequest, ScriptedRouter, decide_for
@@ -321,51 +321,6 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def cluster(count: int) -> Iterator[list[NatsServer]]:
-    """So many servers of one cluster, each with a store of its own; healthy."""
-    with contextlib.ExitStack() as stack:
-        routes = [stack.enter_context(contextlib.closing(PortReservation())) for _ in range(count)]
-        nodes = []
-        for number, route in enumerate(routes):
-            others = ", ".join(json.dumps(f"nats-route://{one.address}") for one in routes)
-            config = (
-                f"cluster {{\n  name: siege\n  listen: {json.dumps(route.address)}\n"
-                f"  routes: [{others}]\n}}"
-            )
-            node = NatsServer(name=f"node-{number}", config=config)
-            stack.callback(node.close)
-            nodes.append(node)
-        for node in nodes:
-            node.start(wait=False)
-        for node in nodes:
-            node.wait_healthy(30.0)
-        _await_meta_leader(nodes)
-        yield nodes
-
-
-def _await_meta_leader(nodes: Sequence[NatsServer]) -> None:
-    end = time.monotonic() + 30.0
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError):
-            if nodes[0].jsz("").get("meta_cluster", {}).get("leader"):
-                return
-        time.sleep(0.1)
-    raise AssertionError("the cluster does not choose a leader")
-
-
-def stream_leader(nodes: Sequence[NatsServer], stream: str) -> NatsServer | None:
-    """The node that leads a stream, as any node that answers says."""
-    for node in nodes:
-        with contextlib.suppress(OSError, NatsServerError, KeyError):
-            account = node.jsz("streams=true&accounts=true")["account_details"][0]
-            for detail in account["stream_detail"]:
-                if detail["name"] == stream:
-                    leader = detail["cluster"]["leader"]
-                    return next((one for one in nodes if one.name == leader), None)
-    return None
-
-
-@contextlib.contextmanager
 def running_site(plan: Plan, seed: int) -> Iterator[Site]:
     """The site, under load; everything of it ends with the block."""
     executions = _Executions()
@@ -376,7 +331,7 @@ def running_site(plan: Plan, seed: int) -> Iterator[Site]:
             )
             nodes = [stack.enter_context(single)]
         else:
-            nodes = stack.enter_context(cluster(plan.nodes))
+            nodes = stack.enter_context(nats_cluster(plan.nodes))
         url = ",".join(node.url for node in nodes)
         if plan.before_nats is not None:
             url = stack.enter_context(plan.before_nats(nodes[0]))
@@ -421,4 +376,4 @@ def _start_all(gateways: Sequence[GatewayProcess]) -> None:
             started.result()
 
 
-__all__ = ["Plan", "Site", "client_ports", "running_site", "stream_leader"]
+__all__ = ["Plan", "Site", "client_ports", "running_site"]
