@@ -2,8 +2,8 @@
 
 OpenTelemetry's encoder makes a protobuf message of every attribute of every span, and that is a tenth of all that a
 traced request costs. But nearly all attributes are the same again and again (a route, a tenant, a subject), so each is
-encoded once and remembered, and the pieces are joined. What few spans have (events, links, an error, an attribute that
-is neither a text nor a number) is left to OpenTelemetry's encoder.
+encoded once and remembered, and the pieces are joined. What few spans have (events, an error, an attribute that is
+neither a text nor a number) is left to OpenTelemetry's encoder.
 
 The exporters are made to call it in the place of their own (`gateway.telemetry.tracing.otlp.exporter`); a test compares
 both.
@@ -21,7 +21,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, StatusCode
+from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
 # Tags: a field's number << 3 | its wire type (0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes).
 _SPANS: Final = (
@@ -29,7 +29,9 @@ _SPANS: Final = (
 )
 _TRACE_ID, _SPAN_ID, _PARENT_ID = b"\x0a\x10", b"\x12\x08", b"\x22\x08"  # with their lengths
 _NAME, _KIND, _START, _END, _ATTRIBUTE = b"\x2a", b"\x30", b"\x39", b"\x41", b"\x4a"
+_LINK = b"\x6a\x21"  # with its length: two ids and flags
 _UNSET_STATUS, _FLAGS = b"\x7a\x00", b"\x85\x01"
+_LINK_FLAGS: Final = b"\x35"  # of Link; its ids have the tags of a span's
 _KEY, _VALUE = b"\x0a", b"\x12"  # of KeyValue, in opentelemetry/proto/common/v1/common.proto
 _TEXT, _BOOL, _WHOLE = b"\x0a", b"\x10", b"\x18"  # of AnyValue
 
@@ -70,14 +72,12 @@ def _encode(span: ReadableSpan) -> bytes:
         context is None
         or context.trace_state
         or span.events
-        or span.links
         or span.status.status_code is not StatusCode.UNSET
         or span.dropped_attributes
         or span.start_time is None
         or span.end_time is None
     ):
         raise _Unusual
-    flags = _HAS_IS_REMOTE
     pieces = [
         _TRACE_ID,
         context.trace_id.to_bytes(16, "big"),
@@ -86,8 +86,6 @@ def _encode(span: ReadableSpan) -> bytes:
     ]
     if parent is not None:
         pieces += (_PARENT_ID, parent.span_id.to_bytes(8, "big"))
-        if parent.is_remote:
-            flags |= _IS_REMOTE
     pieces += (
         _name(span.name, span.kind),
         _START,
@@ -99,8 +97,31 @@ def _encode(span: ReadableSpan) -> bytes:
         pieces += [_attribute(name, value) for name, value in (span.attributes or {}).items()]
     except TypeError:  # a value that cannot be remembered
         raise _Unusual from None
-    pieces += (_UNSET_STATUS, _FLAGS, flags.to_bytes(4, "little"))
+    pieces += map(_link, span.links)
+    pieces += (_UNSET_STATUS, _FLAGS, _flags(parent))
     return b"".join(pieces)
+
+
+def _link(link: Link) -> bytes:
+    if link.attributes or link.dropped_attributes:
+        raise _Unusual
+    to = link.context
+    return b"".join(
+        (
+            _LINK,
+            _TRACE_ID,
+            to.trace_id.to_bytes(16, "big"),
+            _SPAN_ID,
+            to.span_id.to_bytes(8, "big"),
+            _LINK_FLAGS,
+            _flags(to),
+        )
+    )
+
+
+def _flags(context: SpanContext | None) -> bytes:
+    is_remote = context is not None and context.is_remote
+    return (_HAS_IS_REMOTE | (_IS_REMOTE if is_remote else 0)).to_bytes(4, "little")
 
 
 @lru_cache(maxsize=_REMEMBERED)
