@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import Decimal
 from typing import Any, Final
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
@@ -139,10 +138,8 @@ class Number(fields.Float):
             raise ValidationError(self._expected)
         if not math.isfinite(value):
             raise ValidationError(self._expected)
-        if self._places is not None and isinstance(value, float):
-            exponent = Decimal(repr(value)).normalize().as_tuple().exponent
-            if not isinstance(exponent, int) or exponent < -self._places:
-                raise ValidationError(self._expected)
+        if self._places is not None and round(value, self._places) != value:
+            raise ValidationError(self._expected)
         return value
 
 
