@@ -9,8 +9,8 @@ from bridge.bus import Bus
 from bridge.config import BridgeConfig, BucketSpec, ConsumerSpec, StreamSpec, Tls
 from bridge.consumer import Delivery, Reject
 from bridge.errors import BridgeError, Closed, NotSent, Refusal, Refused, Unknown
-from bridge.exchange import Message, PubAck
 from bridge.levels import ConsumerLevel, StreamLevel
+from bridge.messages import Message, PubAck
 from bridge.observer import NoObserver, Observer, Tell, Turn
 from bridge.permissions import covers as subject_covers
 from bridge.permissions import required_permissions

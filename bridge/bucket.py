@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge.errors import Refusal, Refused
-from bridge.exchange import Exchange, read_entry, read_subjects
+from bridge.exchange import Exchange
+from bridge.messages import read_entry, read_subjects
 
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 _OPERATION: Final = "KV-Operation"

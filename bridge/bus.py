@@ -19,15 +19,8 @@ from bridge.config import ConsumerSpec
 from bridge.connection import Connection
 from bridge.consumer import Delivery, PullConsumer, Reject, discard
 from bridge.errors import translate
-from bridge.exchange import (
-    NO_HEADERS,
-    Exchange,
-    Message,
-    PubAck,
-    check_size,
-    read_entry,
-    read_stored,
-)
+from bridge.exchange import NO_HEADERS, Exchange, check_size
+from bridge.messages import Message, PubAck, read_entry, read_stored
 from bridge.observer import Observer
 from bridge.resources import Audit
 

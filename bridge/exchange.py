@@ -12,21 +12,16 @@ whole is: a later "not sent" cannot take that back.
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.errors import APIError
 
 from bridge.connection import Connection
 from bridge.errors import (
-    DUPLICATE_IN_PROCESS,
     BridgeError,
     Closed,
     NotSent,
@@ -35,44 +30,16 @@ from bridge.errors import (
     Unknown,
     translate,
 )
+from bridge.messages import Full, InProcess, PubAck, read_ack
 
 T = TypeVar("T")
 _UNSENT_BYTES: Final = 8 * 1024 * 1024
 """How much may wait for a server that takes nothing (a frozen one) before calls wait instead of adding to it."""
-_FULL: Final = frozenset({10002, 10023, 10028, 10047, 10077})
-"""JetStream's codes of an exhausted limit: of the stream, the account or the server."""
 NO_HEADERS: Final[Mapping[str, str]] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message as it came: ``reply`` is the subject to answer to, empty if none is wanted."""
-
-    subject: str
-    payload: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-    reply: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PubAck:
-    """The stream's acknowledgement: where the message is; for a duplicate, where the first one is."""
-
-    stream: str
-    seq: int
-    duplicate: bool = False
 
 
 class ConnectionLost(Unknown):
     """The connection went away between the send and the answer."""
-
-
-class _InProcess(Unknown):
-    """JetStream's error 10158: an equal message is being replicated (common on R3 when equal requests race)."""
-
-
-class _Full(NotSent):
-    """A limit is exhausted. Waiting for a leader would not change it."""
 
 
 class Exchange:
@@ -97,16 +64,16 @@ class Exchange:
         self, subject: str, payload: bytes, headers: Mapping[str, str] | None, deadline: float
     ) -> Msg:
         """Send and wait for the answer. Raises NotSent, Unknown, Refused."""
-        client = await self._ready_client(deadline)
-        check_size(client, payload, headers)
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise NotSent("the deadline passed before anything was sent")
         task = asyncio.current_task()
         assert task is not None
         waiting = self._waiting.setdefault(subject, set())
         waiting.add(task)
         try:
+            client = await self._ready_client(deadline)
+            check_size(client, payload, headers)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise NotSent("the deadline passed before anything was sent")
             return await client.request(
                 subject, payload, timeout=remaining, headers=dict(headers) if headers else None
             )
@@ -114,6 +81,8 @@ class Exchange:
             why = self._interrupted.pop(task, None)
             if why is not None and task.uncancel() == 0:
                 raise why from None
+            raise
+        except BridgeError:
             raise
         except Exception as error:
             raise translate(error) from error
@@ -155,10 +124,10 @@ class Exchange:
             except ConnectionLost as error:
                 unknown = error
                 await self._connection.wait_connected(deadline)
-            except _InProcess as error:
+            except InProcess as error:
                 unknown = error
             except NotSent as error:
-                waits = self._patient and self._connection.connected and type(error) is not _Full
+                waits = self._patient and self._connection.connected and type(error) is not Full
                 if unknown is None and not waits:
                     raise
                 if time.monotonic() >= deadline:
@@ -193,15 +162,10 @@ class Exchange:
                 self._on_trouble()
             raise
         try:
-            answer = json.loads(reply.data)
-            if (refusal := answer.get("error")) is None:
-                return PubAck(answer["stream"], answer["seq"], answer.get("duplicate", False))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Unknown(f"unreadable acknowledgement from {subject}") from error
-        why = refused(refusal)
-        if isinstance(why, _Full):
+            return read_ack(reply.data)
+        except Full:
             self._on_trouble()
-        raise why
+            raise
 
     def _refused_by_server(self, verb: str, subject: str) -> None:
         if verb != "publish":
@@ -241,60 +205,3 @@ def check_size(client: Client, payload: bytes, headers: Mapping[str, str] | None
     if size > client.max_payload:
         why = f"{size} bytes with headers, NATS takes {client.max_payload}"
         raise Refused(why, reason=Refusal.TOO_LARGE)
-
-
-def refused(refusal: Mapping[str, Any]) -> BridgeError:
-    """What a JetStream error object says."""
-    if refusal.get("err_code") in _FULL:
-        return _Full(str(refusal.get("description", "a limit is exhausted")))
-    if refusal.get("err_code") == DUPLICATE_IN_PROCESS:
-        return _InProcess("an equal message was still being stored at the deadline")
-    try:
-        APIError.from_error(dict(refusal))
-    except Exception as error:
-        return translate(error)
-    return Unknown("JetStream refused without a reason")
-
-
-def read_stored(answer: bytes) -> Message | None:
-    """The message in JetStream's answer to ``STREAM.MSG.GET``; None where there is none.
-
-    Raises Refused, NotSent for a refusal, Unknown for an answer that cannot be read.
-    """
-    found = read_entry(answer)
-    return None if found is None else found[0]
-
-
-def read_entry(answer: bytes) -> tuple[Message, int, str] | None:
-    """As `read_stored`, with the sequence and the server's time (RFC 3339)."""
-    try:
-        parsed = json.loads(answer)
-        if (refusal := parsed.get("error")) is not None:
-            error = refused(refusal)
-            if isinstance(error, Refused) and error.reason is Refusal.NOT_FOUND:
-                return None
-            raise error
-        message = parsed["message"]
-        headers = _headers(base64.b64decode(message.get("hdrs", "")))
-        payload = base64.b64decode(message.get("data", ""))
-        return Message(message["subject"], payload, headers), message["seq"], message["time"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Unknown("unreadable answer from JetStream") from error
-
-
-def read_subjects(answer: bytes) -> list[str]:
-    """The subjects in JetStream's answer to a filtered ``STREAM.INFO``. Raises Refused, NotSent, Unknown."""
-    try:
-        parsed = json.loads(answer)
-        if (refusal := parsed.get("error")) is not None:
-            raise refused(refusal)
-        return list(parsed["state"].get("subjects") or {})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Unknown("unreadable answer from JetStream") from error
-
-
-def _headers(raw: bytes) -> dict[str, str]:
-    """A stored message's header block, ``NATS/1.0`` and one ``Name: value`` a line."""
-    lines = raw.decode("utf-8", "replace").split("\r\n")[1:]
-    pairs = (line.partition(":") for line in lines if line)
-    return {name.strip(): value.strip() for name, colon, value in pairs if colon}

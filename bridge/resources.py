@@ -1,4 +1,4 @@
-"""Streams and buckets: declare, create, adopt, widen and audit, at every connect and now and then.
+"""The audit: streams and buckets are made or adopted, widened and looked at, at every connect and now and then.
 
 What the audit finds is a list of `Finding`. ``blocking`` findings mean that the bridge cannot do its work
 (a stream is missing and cannot be made, a permission lacks); the others say what is unsafe or different
@@ -9,25 +9,24 @@ configurations widen once each and then only report.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext, api
 from nats.js import errors as js_errors
 
-from bridge.config import BridgeConfig, BucketSpec, StreamSpec
+from bridge.config import BridgeConfig, StreamSpec
 from bridge.levels import StreamLevel
-from bridge.permissions import covers, missing_permissions
+from bridge.permissions import missing_permissions
+from bridge.streams import bucket_stream, ensure, foreign_owners, milliseconds
 
 _API_TIMEOUT_SECONDS: Final = 2.0
-_NAME_IN_USE: Final = 10058
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +74,6 @@ class Audit:
         return None if self.clock_offset is None else time.monotonic() + self.clock_offset
 
 
-def bucket_stream(spec: BucketSpec) -> StreamSpec:
-    """The stream that is a bucket, by the conventions of NATS' key/value store (ADR-8)."""
-    ttl_ms = spec.ttl_ms or 0
-    return StreamSpec(
-        name=f"KV_{spec.name}",
-        subjects=(f"$KV.{spec.name}.>",),
-        duplicate_window_ms=min(ttl_ms, 120_000) or 120_000,
-        max_age_ms=ttl_ms,
-        max_bytes=spec.max_bytes,
-    )
-
-
 async def audit(client: Client, config: BridgeConfig) -> Audit:
     """Create what is missing, widen what is too narrow, and report the rest.
 
@@ -126,8 +113,8 @@ async def _audit_one(
     weak: set[str] = set()
     levels: dict[str, StreamLevel] = {}
     try:
-        foreign = await _foreign_owners(js, spec)
-        info, widened = await _ensure(js, spec, foreign, replicas, is_bucket=is_bucket)
+        foreign = await foreign_owners(js, spec)
+        info, widened = await ensure(js, spec, foreign, replicas, is_bucket=is_bucket)
         for subject, owner in foreign.items():
             adopted = await js.stream_info(owner)
             levels[owner] = StreamLevel.of(adopted)
@@ -146,7 +133,7 @@ async def _audit_one(
     return Audit(
         tuple(findings),
         created={spec.name: str(info.created)},
-        ttls_ms={spec.name: _ms(info.config.max_age)} if is_bucket else {},
+        ttls_ms={spec.name: milliseconds(info.config.max_age)} if is_bucket else {},
         weak=frozenset(weak),
         levels=levels,
         widened=widened,
@@ -163,7 +150,7 @@ async def _look_at(js: JetStreamContext, spec: StreamSpec, replicas: int) -> Aud
     except (NatsError, OSError, ValueError) as error:
         return Audit((Finding(spec.name, f"cannot be read: {error}", blocking=True),))
     findings = [*_safety_findings(info, spec, replicas)]
-    if (age_ms := _ms(info.config.max_age)) and not spec.max_age_ms:
+    if (age_ms := milliseconds(info.config.max_age)) and not spec.max_age_ms:
         findings.append(Finding(spec.name, f"forgets its entries after {age_ms} ms"))
     return Audit(
         tuple(findings),
@@ -175,7 +162,7 @@ async def _look_at(js: JetStreamContext, spec: StreamSpec, replicas: int) -> Aud
 
 def _forgets_ids(config: api.StreamConfig, spec: StreamSpec) -> bool:
     """Whether a repeated message could be stored again within the window that ``spec`` needs."""
-    window_ms, age_ms = _ms(config.duplicate_window), _ms(config.max_age)
+    window_ms, age_ms = milliseconds(config.duplicate_window), milliseconds(config.max_age)
     return (
         window_ms < spec.duplicate_window_ms
         or (age_ms > 0 and age_ms < spec.duplicate_window_ms)
@@ -199,102 +186,19 @@ async def _clock_offset(client: Client, stream: str | None) -> float | None:
         return None
 
 
-# -- streams --------------------------------------------------------------------------------------
-
-
-async def _foreign_owners(js: JetStreamContext, spec: StreamSpec) -> dict[str, str]:
-    """The subjects of ``spec`` that streams of other names hold already → those streams."""
-    owners: dict[str, str] = {}
-    for subject in spec.subjects:
-        with contextlib.suppress(js_errors.NotFoundError):
-            owner = await js.find_stream_name_by_subject(subject)
-            if owner != spec.name:
-                owners[subject] = owner
-    return owners
-
-
-async def _ensure(
-    js: JetStreamContext,
-    spec: StreamSpec,
-    foreign: dict[str, str],
-    replicas: int,
-    *,
-    is_bucket: bool,
-) -> tuple[api.StreamInfo | None, bool]:
-    """The stream of this name as it is now, made or widened (then True, too); None where others hold every subject."""
-    own = tuple(subject for subject in spec.subjects if subject not in foreign)
-    if not own:
-        return None, False
-    spec = replace(spec, subjects=own)
-    try:
-        info = await js.stream_info(spec.name)
-    except js_errors.NotFoundError:
-        try:
-            made = await js.add_stream(_stream_config(spec, replicas, is_bucket=is_bucket))
-            return made, False
-        except js_errors.APIError as error:
-            if error.err_code != _NAME_IN_USE:
-                raise
-            info = await js.stream_info(spec.name)  # made meanwhile, by another configuration
-    return await _widen(js, info, spec)
-
-
-async def _widen(
-    js: JetStreamContext, info: api.StreamInfo, spec: StreamSpec
-) -> tuple[api.StreamInfo, bool]:
-    config = info.config
-    wider: dict[str, Any] = {}
-    if _ms(config.duplicate_window) < spec.duplicate_window_ms:
-        wider["duplicate_window"] = spec.duplicate_window_ms / 1000
-    if config.max_age and (spec.max_age_ms == 0 or _ms(config.max_age) < spec.max_age_ms):
-        wider["max_age"] = spec.max_age_ms / 1000
-    # A stream takes no overlapping subjects: what a wider one covers goes, what one covers is there already.
-    held = config.subjects or []
-    if missing := [s for s in spec.subjects if not any(covers(have, s) for have in held)]:
-        kept = [have for have in held if not any(covers(s, have) for s in missing)]
-        wider["subjects"] = [*kept, *missing]
-    if not wider:
-        return info, False
-    return await js.update_stream(replace(config, **wider)), True
-
-
-def _stream_config(spec: StreamSpec, replicas: int, *, is_bucket: bool) -> api.StreamConfig:
-    config = api.StreamConfig(
-        name=spec.name,
-        subjects=list(spec.subjects),
-        retention=api.RetentionPolicy.LIMITS,
-        storage=api.StorageType.FILE,
-        discard=api.DiscardPolicy.NEW,
-        max_age=spec.max_age_ms / 1000,
-        max_bytes=spec.max_bytes,
-        duplicate_window=spec.duplicate_window_ms / 1000,
-        num_replicas=replicas,
-    )
-    if is_bucket:
-        config = replace(
-            config,
-            max_msgs_per_subject=1,
-            allow_rollup_hdrs=True,
-            deny_delete=True,
-            # What decides is read through the leader; direct gets on R3 were stale now and then.
-            allow_direct=False,
-        )
-    return config
-
-
 def _stream_findings(info: api.StreamInfo, spec: StreamSpec, replicas: int) -> Iterator[Finding]:
     """What differs from the declaration in a stream of our own name."""
     config = info.config
-    if _ms(config.duplicate_window) > spec.duplicate_window_ms:
+    if milliseconds(config.duplicate_window) > spec.duplicate_window_ms:
         yield Finding(
             spec.name,
-            f"duplicate window is {_ms(config.duplicate_window)} ms, this instance wants"
+            f"duplicate window is {milliseconds(config.duplicate_window)} ms, this instance wants"
             f" {spec.duplicate_window_ms} ms: instances disagree, the larger one holds",
         )
-    if spec.max_age_ms and (_ms(config.max_age) > spec.max_age_ms or not config.max_age):
+    if spec.max_age_ms and (milliseconds(config.max_age) > spec.max_age_ms or not config.max_age):
         yield Finding(
             spec.name,
-            f"messages are kept {f'{_ms(config.max_age)} ms' if config.max_age else 'for ever'},"
+            f"messages are kept {f'{milliseconds(config.max_age)} ms' if config.max_age else 'for ever'},"
             f" this instance wants {spec.max_age_ms} ms: instances disagree, the longer one holds",
         )
     yield from _safety_findings(info, spec, replicas)
@@ -320,7 +224,10 @@ def _safety_findings(info: api.StreamInfo, spec: StreamSpec, replicas: int) -> I
 def _adoption_findings(info: api.StreamInfo, spec: StreamSpec, subject: str) -> Iterator[Finding]:
     """What is unsafe about the stream of another owner that holds a subject of ``spec``."""
     owner = info.config.name or ""
-    window_ms, age_ms = _ms(info.config.duplicate_window), _ms(info.config.max_age)
+    window_ms, age_ms = (
+        milliseconds(info.config.duplicate_window),
+        milliseconds(info.config.max_age),
+    )
     yield Finding(owner, f"holds {subject} already and is used as it is")
     if window_ms < spec.duplicate_window_ms:
         yield Finding(
@@ -331,7 +238,3 @@ def _adoption_findings(info: api.StreamInfo, spec: StreamSpec, subject: str) -> 
     if age_ms and age_ms < spec.duplicate_window_ms:
         yield Finding(owner, f"keeps messages for {age_ms} ms only")
     yield from _safety_findings(info, spec, 1)
-
-
-def _ms(seconds: float | None) -> int:
-    return round((seconds or 0) * 1000)

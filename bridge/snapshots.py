@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from bridge.bus import MSG_ID_HEADER, Bus
 from bridge.errors import WRONG_LAST_SEQUENCE, BridgeError, NotSent, Refusal, Refused, Unknown
-from bridge.exchange import refused
+from bridge.messages import refused
 
 _CHUNK_BYTES: Final = 64 * 1024
 _ANSWER_SECONDS: Final = 10.0

@@ -140,6 +140,30 @@ def test_memory_is_bounded_while_a_frozen_server_takes_nothing(
     wait_published(bridge, GENEROUS_SECONDS)
 
 
+def test_what_waits_for_a_server_that_takes_nothing_is_stored_when_another_life_of_it_does(
+    server: NatsServer, bridges: RunningBridges
+) -> None:
+    bridge = bridges.start(server.url, ping_interval_seconds=60.0)
+    payload = b"x" * (MEBIBYTE - 4096)
+    server.freeze()
+    with ThreadPoolExecutor(32) as pool:
+        # More than is handed over: the last of them wait until the first ones are taken.
+        calls = [
+            pool.submit(
+                publish, bridge, payload=payload, msg_id=f"id-{n}", seconds=GENEROUS_SECONDS
+            )
+            for n in range(32)
+        ]
+        wait_until(lambda: bridge.health().in_flight == 32)
+        server.kill()
+        server.start()
+        results = [outcome(call) for call in calls]
+    with NatsSession(server.url) as nats:
+        stored = Counter(m.headers["Nats-Msg-Id"] for m in nats.stream_messages("BEAMLINE_EXEC"))
+    assert [result for result in results if isinstance(result, BridgeError)] == []
+    assert stored == {f"id-{n}": 1 for n in range(32)}
+
+
 def test_a_frozen_server_with_unsent_data_is_left_for_another_one(bridges: RunningBridges) -> None:
     with NatsServer(name="first") as first, NatsServer(name="second") as second:
         bridge = bridges.start(first.url, second.url, ping_interval_seconds=QUICK_PINGS)
