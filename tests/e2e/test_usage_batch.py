@@ -125,6 +125,19 @@ def check_messages(messages: list[StoredMessage], events: dict[str, Document]) -
         }
 
 
+def test_event_that_is_known_among_many_that_are_not_is_told_where_it_was(fleet: Fleet) -> None:
+    events = [usage_body() for _ in range(100)]
+    before = fleet.last_sequence(USAGE_STREAM)
+    first = results(send(fleet, events), 100)
+    more = [usage_body() for _ in range(99)]
+    mixed = results(send(fleet, [*more[:50], events[7], *more[50:]], instance=1), 100)
+    assert mixed.pop(50) == first[7] | {"replayed": True}
+    assert {(one["outcome"], one.get("replayed")) for one in mixed} == {("accepted", None)}
+    again = results(send(fleet, [*events, *more]), 199)
+    assert again == [one | {"replayed": True} for one in (*first, *mixed)]
+    assert len(stored_since(fleet, before, [*events, *more])) == 199
+
+
 # -- one set of rules ----------------------------------------------------------------------------------
 
 

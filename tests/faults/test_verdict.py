@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from tests.faults.siege.clients import Late, Ledger
-from tests.faults.siege.effects import ASK, METER, PLAIN, Attempt, Effect, Operation
+from tests.faults.siege.effects import (
+    ASK,
+    BATCH,
+    METER,
+    PLAIN,
+    Attempt,
+    Effect,
+    Operation,
+    batch_ids,
+)
 from tests.faults.siege.table import Table
 from tests.faults.siege.verdict import Excuse, Observed, Verdict, judge
 from tests.support.nats_session import StoredMessage
@@ -44,6 +53,21 @@ def decided(effect: Effect, by: str) -> str:
         "decision": {"provider_id": f"provider-of:{by}"},
         "context": {"request_id": request_id},
     }
+    return effect.note(request_id, 200, head.encode(), json.dumps(body).encode())
+
+
+def accepted(effect: Effect, *, first: int = 1, unknown: int = 0, replayed: bool = False) -> str:
+    """The same for a batch, its events at places from ``first`` on; the last ``unknown`` of them are not settled."""
+    _, request_id = effect.request()
+    head = f"HTTP/1.1 200 OK\r\nX-Request-ID: {request_id}\r\n"
+    results: list[dict[str, Any]] = [
+        {"usage_id": name, "outcome": "accepted", "seq": seq}
+        | ({"replayed": True} if replayed else {})
+        for seq, name in enumerate(batch_ids(effect.id), first)
+    ]
+    for one in results[len(results) - unknown :]:
+        one["outcome"] = "unknown"
+    body = {"results": results, "context": {"request_id": request_id}}
     return effect.note(request_id, 200, head.encode(), json.dumps(body).encode())
 
 
@@ -139,6 +163,58 @@ def test_a_late_answer_is_found_unless_it_was_at_the_frozen_process() -> None:
     assert (line.late, line.excused, line.sound) == (0, 1, True)
     for other in (Excuse(frozenset({4712}), 9.0, 12.0), Excuse(frozenset({4711}), 12.0, 13.0)):
         assert verdict(late=[late], excuses=[other]).late == 1
+
+
+def of_batch(effect: Effect) -> list[StoredMessage]:
+    return [
+        stored(wanted(id=name), seq=seq) for seq, name in enumerate(batch_ids(effect.id), start=1)
+    ]
+
+
+def test_a_batch_whose_events_are_where_every_answer_says_is_sound() -> None:
+    effect = wanted(BATCH)
+    crossed = [accepted(effect, unknown=5), accepted(effect, replayed=True)]
+    # Those that were unknown are new to the second answer only.
+    effect.new.update(batch_ids(effect.id)[-5:])
+    line = verdict(effect, messages=of_batch(effect), crossed=crossed)
+    assert line.sound, line
+    assert line.effects == 1
+
+
+def test_an_event_of_a_batch_that_is_lost_is_found_even_if_the_others_are_unknown() -> None:
+    effect = wanted(BATCH)
+    accepted(effect, unknown=39)
+    accepted(effect, replayed=True)
+    assert verdict(effect, messages=of_batch(effect)[1:]).lost == 1
+    assert verdict(effect, messages=of_batch(effect)[:-1]).lost == 1
+    assert verdict(effect, messages=of_batch(effect)).lost == 0
+
+
+def test_an_event_of_a_batch_that_is_told_to_be_elsewhere_or_new_twice_is_found() -> None:
+    effect = wanted(BATCH)
+    accepted(effect, first=2)
+    assert verdict(effect, messages=of_batch(effect)).lost == 1
+    effect = wanted(BATCH)
+    accepted(effect)
+    accepted(effect)
+    line = verdict(effect, messages=of_batch(effect))
+    assert (line.lost, line.twice) == (0, 1)
+
+
+def test_a_batch_that_is_never_accepted_as_a_whole_is_not_settled() -> None:
+    effect = wanted(BATCH)
+    accepted(effect, unknown=1)
+    assert verdict(effect, messages=of_batch(effect)).unsettled == 1
+
+
+def test_an_answer_with_the_results_of_another_batch_is_found() -> None:
+    effect, other = wanted(BATCH), wanted(BATCH, id="other")
+    _, request_id = effect.request()
+    results = [{"usage_id": name, "outcome": "accepted", "seq": 1} for name in batch_ids(other.id)]
+    body = {"results": results, "context": {"request_id": request_id}}
+    head = f"HTTP/1.1 200 OK\r\nX-Request-ID: {request_id}\r\n"
+    crossed = effect.note(request_id, 200, head.encode(), json.dumps(body).encode())
+    assert verdict(effect, crossed=[crossed]).crossed == 1
 
 
 def test_an_effect_that_is_never_settled_is_found() -> None:

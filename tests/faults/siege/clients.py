@@ -32,6 +32,7 @@ from tests.faults.siege.effects import (
     ACK,
     ASK,
     ASSIGN,
+    BATCH,
     METER,
     PLAIN,
     TENANTS,
@@ -43,7 +44,9 @@ from tests.support.gateway_process import REPOSITORY
 
 Address = tuple[str, int]
 
-_MIX: Final[tuple[Operation, ...]] = (METER,) * 10 + (ASSIGN,) * 4 + (ACK,) * 2 + (ASK,) * 4
+_MIX: Final[tuple[Operation, ...]] = (
+    (METER,) * 20 + (BATCH,) + (ASSIGN,) * 8 + (ACK,) * 4 + (ASK,) * 8
+)
 _NEW_SHARE: Final = 0.08
 _PLAIN_SHARE: Final = 0.03
 _OPEN_SHARE: Final = 0.3

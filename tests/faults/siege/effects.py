@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -30,6 +31,7 @@ TENANTS: Final = ("acme", "globex")
 #: An event of the past of every clock that is an hour off: "of the future" is the one thing that an instance's own
 #: clock decides.
 _USAGE_AGE_MS: Final = 2 * 3600 * 1000
+_BATCH: Final = 40
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,15 @@ def _decide(tenant: str, id: str) -> dict[str, Any]:
     return body
 
 
+def _batch(tenant: str, id: str) -> dict[str, Any]:
+    return {"events": [_usage(tenant, name) for name in batch_ids(id)]}
+
+
+def batch_ids(id: str) -> list[str]:
+    """The ids of a batch's events."""
+    return [f"{id}.{number}" for number in range(_BATCH)]
+
+
 def _plain(tenant: str, id: str) -> dict[str, Any]:
     body = _decide(tenant, id)
     del body["assignment_id"]
@@ -74,13 +85,14 @@ def _plain(tenant: str, id: str) -> dict[str, Any]:
 
 
 METER: Final = Operation("usage", USAGE, "usage_id", 202, "beamline.usage.v1.metered", _usage)
+BATCH: Final = Operation("usage in batches", f"{USAGE}/batch", "usage_id", 200, "", _batch)
 ASSIGN: Final = Operation(
     "assignments", ASSIGNMENTS, "assignment_id", 202, "caf.exec.assign.v1", _assignment
 )
 ACK: Final = Operation("acks", ACKS, "ack_id", 202, "caf.exec.assign.v1.ack", _ack)
 ASK: Final = Operation("decide", DECIDE, "assignment_id", 200, "", _decide)
 PLAIN: Final = Operation("decide without an id", DECIDE, "", 200, "", _plain)
-OPERATIONS: Final = {one.name: one for one in (METER, ASSIGN, ACK, ASK, PLAIN)}
+OPERATIONS: Final = {one.name: one for one in (METER, BATCH, ASSIGN, ACK, ASK, PLAIN)}
 BY_SUBJECT: Final = {one.subject: one for one in OPERATIONS.values() if one.subject}
 
 
@@ -99,7 +111,7 @@ class Effect:
     """One thing wanted once; ``answers`` are its different 2xx, each with how often it was given.
 
     An answer is the place on the stream (a sequence), or the decision's provider, which names the request that the
-    Router was asked by.
+    Router was asked by. Of a batch it is that it was accepted as a whole, and ``places`` has those of its events.
     """
 
     operation: str
@@ -109,6 +121,10 @@ class Effect:
     answers: dict[str, int] = field(default_factory=dict)
     firsts: int = 0
     """Answers that said to be no replay."""
+    places: dict[str, set[str]] = field(default_factory=dict)
+    """Of each event of a batch: where it is stored, as answers said."""
+    new: Counter[str] = field(default_factory=Counter)
+    """Of each event of a batch: the answers that said it to be no replay."""
     attempts: list[Attempt] = field(default_factory=list)
     """Of decides with an id only."""
     wrong: list[str] = field(default_factory=list)
@@ -178,6 +194,8 @@ class Effect:
         if status != operation.status or document.get("emitted") is False:
             self.unexpected.append(f"unexpected: {status} {document}")
         said = document["context"]["request_id"]
+        if operation is BATCH:
+            return self._batch_acceptance(request_id, document)
         if operation.subject:
             answer = str(document["seq"])
             if document[operation.key] != self.id or not said.startswith(own):
@@ -191,4 +209,23 @@ class Effect:
             answer = "its own"
         self.answers[answer] = self.answers.get(answer, 0) + 1
         self.firsts += b"\r\nIdempotency-Replayed: true\r\n" not in head
+        return crossed
+
+    def _batch_acceptance(self, request_id: str, document: dict[str, Any]) -> list[str]:
+        crossed = []
+        if document["context"]["request_id"] != request_id:
+            crossed.append(f"an answer of {document['context']}")
+        results = document["results"]
+        if [one["usage_id"] for one in results] != batch_ids(self.id):
+            crossed.append(f"the results of {[one['usage_id'] for one in results]}")
+            return crossed
+        for one in results:
+            if one["outcome"] == "accepted":
+                self.places.setdefault(one["usage_id"], set()).add(str(one["seq"]))
+                self.new[one["usage_id"]] += "replayed" not in one
+            elif one["outcome"] != "unknown":
+                self.unexpected.append(f"unexpected: {one}")
+        if all(one["outcome"] == "accepted" for one in results):
+            self.answers["accepted"] = self.answers.get("accepted", 0) + 1
+        self.firsts = max(self.new.values(), default=0)
         return crossed

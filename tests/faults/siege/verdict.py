@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.faults.siege.clients import Late, Ledger
-from tests.faults.siege.effects import ASK, BY_SUBJECT, METER, OPERATIONS, Attempt, Effect
+from tests.faults.siege.effects import (
+    ASK,
+    BATCH,
+    BY_SUBJECT,
+    METER,
+    OPERATIONS,
+    Attempt,
+    Effect,
+)
 from tests.support.nats_session import StoredMessage
 
 _EXAMPLES: Final = 12
@@ -148,7 +156,10 @@ def judge(verdict: Verdict, observed: Observed) -> Verdict:
         if effect.refused:
             verdict.problems.append(f"{effect.tenant} {effect.id}: refused: {effect.refused}")
         verdict.effects += bool(effect.answers)
-        wrong = _lost(effect, places.get((effect.operation, effect.tenant, effect.id), []))
+        if operation is BATCH:
+            wrong = _lost_events(effect, places)
+        else:
+            wrong = _lost(effect, places.get((effect.operation, effect.tenant, effect.id), []))
         verdict.lost += bool(wrong)
         examples += wrong
         if effect.firsts > 1:
@@ -206,6 +217,16 @@ def _lost(effect: Effect, where: list[int]) -> list[str]:
         return []
     wrong = set(effect.answers) - {str(seq) for seq in where[:1]}
     return [f"lost: told {sorted(effect.answers)}, stored at {where}: {effect}"] if wrong else []
+
+
+def _lost_events(effect: Effect, places: Mapping[Place, Sequence[int]]) -> list[str]:
+    """What is missing of a batch, also of one that was accepted in part only."""
+    wrong = []
+    for name, told in effect.places.items():
+        where = places.get((METER.name, effect.tenant, name), ())
+        if told != {str(seq) for seq in where[:1]}:
+            wrong.append(f"lost: of a batch, {name}: told {sorted(told)}, stored at {list(where)}")
+    return wrong
 
 
 def _asked_again(
