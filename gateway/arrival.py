@@ -11,9 +11,12 @@ import math
 import socket
 import struct
 import time
-from typing import Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from gunicorn.http.errors import ParseException
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _CHUNK: Final = 4096
 
@@ -30,8 +33,12 @@ class ArrivingSocket(socket.socket):
 
     The kernel ends a read in which nothing arrives, and the time is looked at before each: a byte now and then does
     not help. So the bound costs no system call; a read that begins just before the deadline ends within twice the time.
+
+    Nor does what gunicorn sets: it makes the socket wait, or not, four times a request, each time with a system call
+    that lets go of the GIL, and takes back most of it before anything is read or sent. Here that is when it is done.
     """
 
+    _timeout: float | None = None
     _seconds = 0.0
     _deadline = math.inf
     _late: type[Exception] = TooSlow
@@ -39,6 +46,7 @@ class ArrivingSocket(socket.socket):
     @classmethod
     def of(cls, plain: socket.socket, seconds: float) -> Self:
         """Take over ``plain``, which is of no use afterwards."""
+        plain.setblocking(True)
         taken = cls(plain.family, plain.type, plain.proto, fileno=plain.detach())
         whole, fraction = int(seconds), int(seconds % 1 * 1_000_000)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", whole, fraction))
@@ -69,13 +77,41 @@ class ArrivingSocket(socket.socket):
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """See ``socket.socket``. Raises TooSlow. With flags it only looks at what is there."""
         if flags:
+            self._set_timeout()
             return super().recv(bufsize, flags)
         remaining = self._deadline - time.monotonic()
         if remaining <= 0:
             raise self._late
         if self._late is TimeoutError:
             self.settimeout(remaining)
+        self._set_timeout()
         try:
             return super().recv(bufsize)
         except BlockingIOError:
             raise self._late from None
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
+        """See ``socket.socket``."""
+        self._set_timeout()
+        super().sendall(data, flags)
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """See ``socket.socket``."""
+        self._set_timeout()
+        return super().sendfile(file, offset, count)
+
+    def settimeout(self, value: float | None, /) -> None:
+        """See ``socket.socket``; holds from the next read or write on."""
+        self._timeout = value
+
+    def setblocking(self, flag: bool, /) -> None:
+        """As `settimeout`."""
+        self._timeout = None if flag else 0.0
+
+    def gettimeout(self) -> float | None:
+        """See ``socket.socket``."""
+        return self._timeout
+
+    def _set_timeout(self) -> None:
+        if super().gettimeout() != self._timeout:
+            super().settimeout(self._timeout)
