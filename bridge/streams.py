@@ -108,4 +108,5 @@ def _stream_config(spec: StreamSpec, replicas: int, *, is_bucket: bool) -> api.S
 
 
 def milliseconds(seconds: float | None) -> int:
+    """A duration as NATS' client has it (None: none) in the unit of the specs."""
     return round((seconds or 0) * 1000)
