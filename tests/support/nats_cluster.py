@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator, Sequence
 
 from gateway.devstack.nats_server import NatsServer, NatsServerError
 from gateway.devstack.ports import PortReservation
+from tests.support.waiting import wait_until
 
 _START_SECONDS = 30.0
 
@@ -17,7 +17,7 @@ _START_SECONDS = 30.0
 def nats_cluster(count: int = 3) -> Iterator[list[NatsServer]]:
     """So many servers of one cluster, each with a store of its own; healthy, and agreed on a leader."""
     with contextlib.ExitStack() as stack:
-        routes = [stack.enter_context(contextlib.closing(PortReservation())) for _ in range(count)]
+        routes = [stack.enter_context(PortReservation()) for _ in range(count)]
         others = ", ".join(json.dumps(f"nats-route://{route.address}") for route in routes)
         nodes = []
         for number, route in enumerate(routes):
@@ -30,7 +30,7 @@ def nats_cluster(count: int = 3) -> Iterator[list[NatsServer]]:
             node.start(wait=False)
         for node in nodes:
             node.wait_healthy(_START_SECONDS)
-        _await_meta_leader(nodes)
+        wait_until(lambda: _has_leader(nodes[0]), _START_SECONDS, "the nodes choose no leader")
         yield nodes
 
 
@@ -46,11 +46,7 @@ def stream_leader(nodes: Sequence[NatsServer], stream: str) -> NatsServer | None
     return None
 
 
-def _await_meta_leader(nodes: Sequence[NatsServer]) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError):
-            if nodes[0].jsz("").get("meta_cluster", {}).get("leader"):
-                return
-        time.sleep(0.1)
-    raise AssertionError("the cluster does not choose a leader")
+def _has_leader(node: NatsServer) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(node.jsz("").get("meta_cluster", {}).get("leader"))
+    return False

@@ -78,12 +78,7 @@ def _encode(span: ReadableSpan) -> bytes:
         or span.end_time is None
     ):
         raise _Unusual
-    pieces = [
-        _TRACE_ID,
-        context.trace_id.to_bytes(16, "big"),
-        _SPAN_ID,
-        context.span_id.to_bytes(8, "big"),
-    ]
+    pieces = [_ids(context)]
     if parent is not None:
         pieces += (_PARENT_ID, parent.span_id.to_bytes(8, "big"))
     pieces += (
@@ -105,18 +100,12 @@ def _encode(span: ReadableSpan) -> bytes:
 def _link(link: Link) -> bytes:
     if link.attributes or link.dropped_attributes:
         raise _Unusual
-    to = link.context
-    return b"".join(
-        (
-            _LINK,
-            _TRACE_ID,
-            to.trace_id.to_bytes(16, "big"),
-            _SPAN_ID,
-            to.span_id.to_bytes(8, "big"),
-            _LINK_FLAGS,
-            _flags(to),
-        )
-    )
+    return _LINK + _ids(link.context) + _LINK_FLAGS + _flags(link.context)
+
+
+def _ids(context: SpanContext) -> bytes:
+    trace_id, span_id = context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")
+    return _TRACE_ID + trace_id + _SPAN_ID + span_id
 
 
 def _flags(context: SpanContext | None) -> bytes:
